@@ -1,0 +1,193 @@
+"""Reading: byte ranges of manifests -> placements -> verified bytes.
+
+Guarantees: a chunk's id is recomputed before the first of its bytes is returned; wrong bytes are never returned,
+CorruptChunk or MissingChunk names pack, frame and chunk instead. Frames that lie close together are read with one
+request; of a raw frame only the chunks that are wanted are read. Decoded frames are kept in a small cache (their
+chunks are verified again at every use). No snapshot is held while packs are read.
+
+The caller holds an operation (`cas.ports.Operations`) from before `locate` until its bytes are read: that keeps
+collection from removing the packs in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from cas.catalog import PLACEMENTS, Placement, decode_placement
+from cas.errors import CorruptChunk, CorruptFrame, MissingChunk, MissingPack
+from cas.frame import decompress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cas.chunk import ChunkId
+    from cas.manifest import Entry
+    from cas.ports import Buffer, PackPlace, Reader
+
+CACHE_BYTES: Final = 16 << 20
+_MAX_GAP_BYTES: Final = 32 << 10  # bytes read for nothing rather than asking twice
+_MAX_READ_BYTES: Final = 4 << 20
+
+
+class Span(NamedTuple):
+    """Bytes [start, stop) of a chunk, and where the chunk is."""
+
+    chunk: ChunkId
+    start: int
+    stop: int
+    placement: Placement
+
+
+class _Part(NamedTuple):
+    """What must be read of one frame: bytes [offset, offset + length) of its pack; the first is raw byte `base`."""
+
+    pack: int
+    frame: int
+    offset: int
+    length: int
+    base: int
+    raw: bool
+
+
+def resolve(reader: Reader, entries: Sequence[Entry]) -> list[Span]:
+    """Where the chunks of level-0 entries are; one round trip. Raises MissingChunk, CorruptRow."""
+    ids = sorted({entry.id for entry in entries})
+    rows = dict(zip(ids, reader.get_many(PLACEMENTS, ids), strict=True))
+    placements: dict[ChunkId, Placement] = {}
+    for chunk, row in rows.items():
+        if row is None:
+            raise MissingChunk(chunk)
+        placements[chunk] = decode_placement(chunk, row)
+    return [Span(e.id, e.start, e.start + e.length, placements[e.id]) for e in entries]
+
+
+class FrameReader:
+    """Reads spans. Thread-safe."""
+
+    def __init__(self, place: PackPlace, cache_bytes: int = CACHE_BYTES) -> None:
+        self._place = place
+        self._cache = _Cache(cache_bytes)
+
+    def read(self, spans: Sequence[Span], chunk_id: Callable[[memoryview], ChunkId]) -> list[memoryview]:
+        """The bytes of each span, in order, every chunk verified. Raises CorruptChunk, MissingChunk, PackUnreadable."""
+        frames: dict[tuple[int, int], list[Span]] = {}
+        for span in spans:
+            frames.setdefault((span.placement.pack, span.placement.frame), []).append(span)
+        verified: dict[ChunkId, memoryview] = {}
+        missing = []
+        for key, wanted in frames.items():
+            cached = self._cache.get(key)
+            if cached is None:
+                missing.append(wanted)
+            else:
+                _verify(wanted, cached, 0, chunk_id, verified)
+        for wanted, raw, base in self._read_frames(missing):
+            _verify(wanted, raw, base, chunk_id, verified)
+        return [verified[span.chunk][span.start : span.stop] for span in spans]
+
+    def _read_frames(self, frames: Sequence[list[Span]]) -> Iterable[tuple[list[Span], Buffer, int]]:
+        """(spans, raw bytes, index of the first of them) of each frame, in the order of packs and offsets."""
+        spans_of = {(spans[0].placement.pack, spans[0].placement.frame): spans for spans in frames}
+        for group in _coalesce(sorted(map(_part, frames))):
+            first, last = group[0], group[-1]
+            data = self._fetch(first, last.offset + last.length, spans_of[first.pack, first.frame][0].chunk)
+            for part in group:
+                wanted = spans_of[part.pack, part.frame]
+                stored = data[part.offset - first.offset :][: part.length]
+                yield wanted, self._decode(part, stored, wanted[0].chunk), part.base
+
+    def _fetch(self, first: _Part, end: int, chunk: ChunkId) -> memoryview:
+        try:
+            (data,) = self._place.read(first.pack, [(first.offset, end - first.offset)])
+        except MissingPack as error:
+            raise MissingChunk(chunk, first.pack, first.frame) from error
+        return memoryview(data)
+
+    def _decode(self, part: _Part, stored: memoryview, chunk: ChunkId) -> Buffer:
+        if len(stored) != part.length:
+            raise CorruptChunk(part.pack, part.frame, chunk, "the pack ends before its frame does")
+        if part.raw:
+            return stored
+        try:
+            raw = decompress(stored)
+        except CorruptFrame as error:
+            raise CorruptChunk(part.pack, part.frame, chunk, str(error)) from error
+        self._cache.put((part.pack, part.frame), raw)
+        return raw
+
+
+def _part(spans: Sequence[Span]) -> _Part:
+    first = spans[0].placement
+    payload = first.frame + first.header_length
+    if not first.raw_frame:
+        return _Part(first.pack, first.frame, payload, first.stored_length, 0, raw=False)
+    begin = min(span.placement.inside for span in spans)
+    end = max(span.placement.inside + span.placement.length for span in spans)
+    return _Part(first.pack, first.frame, payload + begin, end - begin, begin, raw=True)
+
+
+def _coalesce(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Neighbours (of sorted parts) that one request shall read."""
+    groups: list[list[_Part]] = []
+    for part in parts:
+        group = groups[-1] if groups else None
+        if (
+            group is not None
+            and group[0].pack == part.pack
+            and part.offset - (group[-1].offset + group[-1].length) <= _MAX_GAP_BYTES
+            and part.offset + part.length - group[0].offset <= _MAX_READ_BYTES
+        ):
+            group.append(part)
+        else:
+            groups.append([part])
+    return groups
+
+
+def _verify(
+    wanted: Sequence[Span],
+    raw: Buffer,
+    base: int,
+    chunk_id: Callable[[memoryview], ChunkId],
+    verified: dict[ChunkId, memoryview],
+) -> None:
+    """Add the chunks of one frame to `verified`, or raise CorruptChunk."""
+    view = memoryview(raw)
+    for chunk, _, stop, placement in wanted:
+        if stop > placement.length:
+            reason = f"byte {stop} of {placement.length} is asked for"
+            raise CorruptChunk(placement.pack, placement.frame, chunk, reason)
+        if chunk not in verified:
+            begin = placement.inside - base
+            data = view[begin : begin + placement.length]
+            if len(data) != placement.length or chunk_id(data) != chunk:
+                raise CorruptChunk(placement.pack, placement.frame, chunk, "its bytes have another id")
+            verified[chunk] = data
+
+
+class _Cache:
+    """Decoded frames, least recently used out first. Thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> bytes | None:
+        with self._lock:
+            raw = self._frames.get(key)
+            if raw is not None:
+                self._frames.move_to_end(key)
+            return raw
+
+    def put(self, key: tuple[int, int], raw: bytes) -> None:
+        if len(raw) > self._limit // 4:
+            return
+        with self._lock:
+            if key not in self._frames:
+                self._frames[key] = raw
+                self._held += len(raw)
+            while self._held > self._limit:
+                self._held -= len(self._frames.popitem(last=False)[1])

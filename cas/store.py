@@ -1,0 +1,234 @@
+"""The chunk store: bytes in, manifest out; manifest in, verified bytes out.
+
+    ingest -> feed ... finish -> publication -> sync -> (commit: apply) -> settle
+    locate or windows -> read
+
+Guarantees: nothing that a committed publication names is missing or volatile; every chunk is verified before a byte
+of it is returned; memory is bounded whatever the size of an object. Thread-safe; blocking.
+
+What it leaves to others: names (whoever stores manifests), the commit itself, and when an operation begins and ends.
+Callers that read hold an operation from before their first snapshot; copies and compositions look at their sources
+again inside the commit.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from cas.adoption import Adoption, adopt
+from cas.appender import Appender
+from cas.catalog import CasStatistics, publish, statistics
+from cas.chunk import Hasher
+from cas.chunker import Chunker, CutRules
+from cas.ingest import Ingest
+from cas.manifest import MAX_LEVEL, Builder, Entry, Manifest, concatenate, cut, pack, walk, walk_down, wrap
+from cas.marking import Marker
+from cas.openpack import TARGET_BYTES
+from cas.pack import PackKind
+from cas.pending import Known, Pending
+from cas.publication import Publication
+from cas.reading import FrameReader, Span, resolve
+from cas.sink import Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cas.chunk import ChunkId, Identity
+    from cas.manifest import Node
+    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, T, Transaction
+
+__all__ = ["Adoption", "CasStatistics", "ChunkStore", "Composition", "Ingest", "Publication", "Span"]
+
+SEAL_AFTER_SECONDS: Final = 600.0  # an open pack is sealed this long after its first byte
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What `compose` made; the manifest counts once the publication is committed."""
+
+    manifest: Manifest
+    publication: Publication
+
+
+def _serial_map(fn: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
+    return map(fn, items)
+
+
+class ChunkStore:
+    """See the module. `writer`: this process's number, never used before."""
+
+    def __init__(
+        self,
+        kv: OrderedMap,
+        packs: PackPlace,
+        identity: Identity,
+        writer: int,
+        operations: Operations | None = None,
+        *,
+        parallel_map: ParallelMap = _serial_map,
+        clock: Callable[[], float] = time.monotonic,
+        pack_target_bytes: int = TARGET_BYTES,
+    ) -> None:
+        """With `operations` every ingest counts as one from its making to its end; without, the caller sees to it.
+
+        `parallel_map` compresses the frames of one block side by side. `clock`: seconds, any origin.
+        """
+        self._kv = kv
+        self._packs = packs
+        self._operations = operations
+        self._parallel_map = parallel_map
+        self._rules = CutRules.parse(identity.cdc)
+        self._hasher = Hasher(identity.hash_key)
+        self._appender = Appender(packs, identity, writer, clock, pack_target_bytes)
+        self._known = Known(kv, self._appender.lost)
+        self._frames = FrameReader(packs)
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def ingest(self) -> Ingest:
+        """Begin an upload."""
+        operations = self._operations
+        on_end = (lambda: None) if operations is None else partial(operations.end, operations.begin())
+        chunker = Chunker(self._rules)
+        return Ingest(chunker, self._hasher, self._known, self._appender, self._parallel_map, on_end)
+
+    def compose(self, parts: Sequence[tuple[Manifest, int, int]]) -> Composition:
+        """One manifest for the ranges [start, stop) of these manifests, in order. Metadata only.
+
+        The sources must be committed, and their records be read again in the commit. Raises ValueError for a range
+        outside its manifest; NoSpace, PackPoisoned, PlaceFailed; rarely (rebuilding a deep tree) what `read` raises.
+        """
+        pending = Pending(self._known)
+        sink = Sink(PackKind.NODE, self._appender, pending, self._parallel_map)
+        cuts = [cut(manifest, start, stop) for manifest, start, stop in parts]
+        manifest, nodes = concatenate(cuts, self._hasher.node_id)
+        if manifest.level > MAX_LEVEL:
+            manifest = self._rebuild(cuts, sink)
+        else:
+            _store_nodes(sink, nodes)
+        sink.flush()
+        placements = pending.placements
+
+        def on_settle(committed: bool) -> None:
+            del committed  # either way nobody needs them in flight any more
+            pending.known.withdraw(placements)
+
+        publication = Publication(placements, pending.needed, frozenset(pending.relied), on_settle)
+        return Composition(manifest, publication)
+
+    def sync(self, publications: Sequence[Publication]) -> None:
+        """Make the bytes of all their packs durable; one flush per pack. May be repeated. Raises PackPoisoned."""
+        for publication in publications:
+            publication.make_durable(self._appender)
+        if publications:
+            publications[0].carry(self._appender.ended())
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def locate(self, reader: Reader, manifest: Manifest, start: int, stop: int) -> list[Span]:
+        """Where bytes [start, stop) are. Reads nodes, hence packs, if the manifest is a tree; see `windows`.
+
+        Raises MissingChunk, CorruptChunk, CorruptManifest.
+        """
+        fetch = partial(self._fetch_node, reader)
+        return resolve(reader, list(walk(manifest.level, manifest.entries, start, stop, fetch)))
+
+    def windows(self, manifest: Manifest, start: int, stop: int, window_bytes: int) -> Iterator[list[Span]]:
+        """As `locate`, about `window_bytes` at a time (never less, but for the last; more by less than a chunk).
+
+        Each step takes a short snapshot of its own; the generator may move between threads. Raises as `locate`.
+        """
+        batch: list[Entry] = []
+        held = 0
+        for entry in walk(manifest.level, manifest.entries, start, stop, self._fetch_node_now):
+            batch.append(entry)
+            held += entry.length
+            if held >= window_bytes:
+                yield self._resolve(batch)
+                batch, held = [], 0
+        if batch:
+            yield self._resolve(batch)
+
+    def read(self, spans: Sequence[Span]) -> list[memoryview]:
+        """The bytes of each span, in order; every chunk is verified before anything is returned.
+
+        Raises CorruptChunk, MissingChunk, PackUnreadable.
+        """
+        return self._frames.read(spans, self._hasher.chunk_id)
+
+    def marker(self, reader: Reader) -> Marker:
+        """Counts what manifests name, chunks and bytes once each, as `reader` sees it."""
+        return Marker(reader, partial(self._fetch_node, reader))
+
+    def statistics(self, reader: Reader) -> CasStatistics:
+        return statistics(reader)
+
+    # --- care for packs -----------------------------------------------------------------------------------------
+
+    def seal_idle(self, now: float) -> None:
+        """Seal packs whose first byte is SEAL_AFTER_SECONDS old, and write down how packs ended. Call it regularly."""
+        self._appender.seal(born_before=now - SEAL_AFTER_SECONDS)
+        self._settle_ended()
+
+    def close(self) -> None:
+        """Seal what is open. Nothing may be under way. Idempotent."""
+        try:
+            self._appender.seal()
+            self._settle_ended()
+        finally:
+            self._appender.close()
+            self._packs.close()
+
+    def adopt(self, dead_writer: int) -> Adoption:
+        """Put the packs of a process that is gone in order: see `cas.adoption`."""
+        return adopt(self._kv, self._packs, dead_writer)
+
+    def _settle_ended(self) -> None:
+        steps = self._appender.ended()
+        if steps:
+
+            def write(txn: Transaction) -> None:
+                publish(txn, {}, (), steps)
+
+            self._kv.commit(write)
+            self._appender.settle(steps)
+
+    # --- nodes --------------------------------------------------------------------------------------------------
+
+    def _fetch_node(self, reader: Reader, node: ChunkId) -> memoryview:
+        return self._read_node(resolve(reader, [Entry(node, 0, 0)]))
+
+    def _fetch_node_now(self, node: ChunkId) -> memoryview:
+        return self._read_node(self._resolve([Entry(node, 0, 0)]))
+
+    def _read_node(self, spans: Sequence[Span]) -> memoryview:
+        whole = [span._replace(stop=span.placement.length) for span in spans]
+        return self._frames.read(whole, self._hasher.node_id)[0]
+
+    def _resolve(self, entries: Sequence[Entry]) -> list[Span]:
+        with self._kv.snapshot() as reader:
+            return resolve(reader, entries)
+
+    def _rebuild(self, parts: Sequence[Manifest], sink: Sink) -> Manifest:
+        """A shallow tree over the lowest nodes of `parts`, which stay as they are."""
+        builder = Builder(self._hasher.node_id, level=1)
+        for part in parts:
+            if part.level:
+                entries = walk_down(1, part.level, part.entries, 0, part.size, self._fetch_node_now)
+                for entry in entries:
+                    _store_nodes(sink, builder.add(pack(1, [entry]), entry.length))
+            elif part.size:
+                nodes: list[Node] = []
+                wrapped = wrap(0, part.entries, nodes, self._hasher.node_id)
+                _store_nodes(sink, nodes + builder.add(wrapped, part.size))
+        manifest, nodes = builder.finish()
+        _store_nodes(sink, nodes)
+        return manifest
+
+
+def _store_nodes(sink: Sink, nodes: Sequence[Node]) -> None:
+    if nodes:
+        sink.take([node.id for node in nodes], [node.data for node in nodes])

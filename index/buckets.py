@@ -1,0 +1,100 @@
+"""Buckets: a name, an owner, and a number under which everything else is stored.
+
+The number is never reused, so what a crash, a bug or a slow reader still holds of a deleted bucket can never appear
+in a new one of the same name. Names are checked by the caller (`vaultaire.s3.names`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from index import ids, tree
+from index.errors import BucketExists, BucketNotEmpty, CorruptRecord, NoSuchBucket
+from index.keys import decode_id, encode_id, successor
+from index.kv import MAX_KEY_BYTES
+from index.records import BucketRecord
+from index.tables import BUCKET_NAMES, BUCKETS, COUNTERS, OBJECTS, PARTS, UPLOADS, VERSIONS
+
+if TYPE_CHECKING:
+    from index.kv import Reader, Transaction
+
+_DELETE_ROWS: Final = 1000  # read at a time while a table is emptied: bounds memory, nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPage:
+    buckets: list[BucketRecord]  # by name
+    truncated: bool  # there are more: go on after the last one's name
+
+
+def get_bucket(reader: Reader, name: str) -> BucketRecord | None:
+    """Two lookups. Raises CorruptRecord, UnsupportedRecord."""
+    value = reader.get(BUCKET_NAMES, name.encode())
+    return None if value is None else _by_row(value, reader.get(BUCKETS, value))
+
+
+def create_bucket(txn: Transaction, name: str, owner: str, now_ms: int) -> BucketRecord:
+    """Raises BucketExists, which tells whose it is."""
+    existing = get_bucket(txn, name)
+    if existing is not None:
+        raise BucketExists(name, existing.owner)
+    bucket_id = ids.allocate(txn, ids.BUCKET)
+    record = BucketRecord(bucket_id, name, owner, now_ms, txn.sequence)
+    txn.put(BUCKET_NAMES, name.encode(), encode_id(bucket_id))
+    txn.put(BUCKETS, encode_id(bucket_id), record.encode())
+    return record
+
+
+def list_buckets(
+    reader: Reader, *, owner: str | None = None, prefix: str = "", after: str = "", limit: int | None = None
+) -> BucketPage:
+    """Buckets by name (byte order) that begin with `prefix`, after the name `after`, of `owner` (None: of all).
+
+    Reads the buckets of other owners on the way. `limit` None: all; 0: an empty page, not truncated.
+    """
+    raw_prefix = prefix.encode()
+    if limit == 0 or len(raw_prefix) > MAX_KEY_BYTES:
+        return BucketPage([], truncated=False)
+    # A client's marker may be longer than any key; names are shorter, so that cutting it changes nothing.
+    low = max(raw_prefix, (after.encode() + b"\x00")[:MAX_KEY_BYTES] if after else b"")
+    buckets: list[BucketRecord] = []
+    for _, value in reader.scan(BUCKET_NAMES, low, successor(raw_prefix)):
+        record = _by_row(value, reader.get(BUCKETS, value))
+        if owner is not None and record.owner != owner:
+            continue
+        if len(buckets) == limit:
+            return BucketPage(buckets, truncated=True)
+        buckets.append(record)
+    return BucketPage(buckets, truncated=False)
+
+
+def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
+    """Remove an empty bucket: its rows, counters, and the uploads in progress with their parts.
+
+    Raises NoSuchBucket, BucketNotEmpty (objects or versions; as in S3, open uploads do not prevent it). The commit
+    has as many deletes as there are uploads and parts: with very many, abort them in batches before.
+    """
+    record = get_bucket(txn, name)
+    if record is None:
+        raise NoSuchBucket(name)
+    row = encode_id(record.id)
+    if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
+        raise BucketNotEmpty(name)
+    for table in (UPLOADS, PARTS, COUNTERS):
+        _delete_prefix(txn, table, row)
+    txn.delete(BUCKETS, row)
+    txn.delete(BUCKET_NAMES, name.encode())
+    return record
+
+
+def _by_row(row: bytes, value: bytes | None) -> BucketRecord:
+    if value is None:
+        raise CorruptRecord("bucket name", f"bucket {decode_id(row)} has no record")
+    return BucketRecord.decode(value)
+
+
+def _delete_prefix(txn: Transaction, table: str, prefix: bytes) -> None:
+    while rows := [row for row, _ in txn.scan(table, prefix, successor(prefix), limit=_DELETE_ROWS)]:
+        for row in rows:
+            txn.delete(table, row)

@@ -1,0 +1,83 @@
+"""What the names layer raises: one class per condition that a caller may act on. S3's codes are not known here.
+
+`CorruptRecord` and `UnsupportedRecord` are integrity errors: nothing below the service catches them. What the
+ordered map itself raises (`index.kv.KvError`) passes through unchanged.
+"""
+
+from __future__ import annotations
+
+
+class NamesError(Exception):
+    """Base of all below."""
+
+
+class InvalidKey(NamesError):
+    """An object key outside 1 to 1024 bytes."""
+
+    def __init__(self, key_bytes: int, maximum_bytes: int) -> None:
+        super().__init__(f"an object key has 1 to {maximum_bytes} bytes, not {key_bytes}")
+        self.key_bytes = key_bytes
+
+
+class InvalidMarker(NamesError):
+    """A version id or upload id to list from that this store cannot have issued."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__(f"not a marker of this store: {marker!r}")
+        self.marker = marker
+
+
+class NoSuchBucket(NamesError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no bucket {name!r}")
+        self.name = name
+
+
+class BucketExists(NamesError):
+    """`owner` tells a caller whether it asked for what it already has."""
+
+    def __init__(self, name: str, owner: str) -> None:
+        super().__init__(f"bucket {name!r} exists and belongs to {owner!r}")
+        self.name = name
+        self.owner = owner
+
+
+class BucketNotEmpty(NamesError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name!r} still holds objects or versions: delete them first")
+        self.name = name
+
+
+class NoSuchKey(NamesError):
+    def __init__(self, bucket_id: int, key: bytes) -> None:
+        super().__init__(f"bucket {bucket_id} has no object {key!r}")
+        self.bucket_id = bucket_id
+        self.key = key
+
+
+class NoSuchUpload(NamesError):
+    """Never begun, completed, aborted, or begun for another key."""
+
+    def __init__(self, bucket_id: int, key: bytes, upload_id: str) -> None:
+        super().__init__(f"bucket {bucket_id} has no upload {upload_id!r} for {key!r}")
+        self.bucket_id = bucket_id
+        self.key = key
+        self.upload_id = upload_id
+
+
+class CorruptRecord(NamesError):
+    """A value that no version of this program writes. Its checksum was right, so it is a defect, not bit rot."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"{kind} record is damaged: {reason}")
+        self.kind = kind
+        self.reason = reason
+
+
+class UnsupportedRecord(NamesError):
+    """Written by a newer program, with something that must be understood; refused rather than guessed at."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"{kind} record needs a newer version of this program: {reason}")
+        self.kind = kind
+        self.reason = reason

@@ -1,0 +1,19 @@
+"""The tables of names: what each one holds is in index/SCHEMA.md, "Tables of names".
+
+`vaultaire.store` opens the engine with these, the catalog's and its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+BUCKETS: Final = "idx.buckets"  # bucket id -> BucketRecord
+BUCKET_NAMES: Final = "idx.bucket_names"  # name -> bucket id
+OBJECTS: Final = "idx.objects"  # key path -> ObjectRecord: the version that LIST shows
+VERSIONS: Final = "idx.versions"  # key path + inverted sequence -> ObjectRecord: all the others
+UPLOADS: Final = "idx.uploads"  # key path + upload id -> UploadRecord
+PARTS: Final = "idx.parts"  # bucket id + upload id + part number -> PartRecord
+COUNTERS: Final = "idx.counters"  # bucket id + writer number -> objects, logical bytes
+META: Final = "idx.meta"  # allocators of bucket ids and node ids
+
+TABLES: Final = (BUCKETS, BUCKET_NAMES, OBJECTS, VERSIONS, UPLOADS, PARTS, COUNTERS, META)

@@ -1,0 +1,50 @@
+"""Identity and ids."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cas.chunk import Hasher, Identity
+from cas.errors import UnsupportedFormat
+
+
+def test_identity_survives_its_document():
+    identity = Identity.create()
+    assert Identity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
+
+
+def test_two_stores_have_two_identities():
+    assert Identity.create().hash_key != Identity.create().hash_key
+
+
+def test_newer_store_is_refused():
+    document = replace(Identity.create(), format_version=2).to_json()
+    with pytest.raises(UnsupportedFormat):
+        Identity.from_json(document)
+
+
+def test_unknown_cut_rule_is_refused():
+    document = Identity.create().to_json() | {"cut": {"cdc": "x", "tar": 1}}
+    with pytest.raises(UnsupportedFormat):
+        Identity.from_json(document)
+
+
+@pytest.mark.parametrize("change", [{"store_id": "00"}, {"hash_key": "zz"}, {"domain": "0"}, {"cut": None}])
+def test_damaged_identity_is_refused(change: dict[str, object]):
+    with pytest.raises((ValueError, TypeError)):
+        Identity.from_json(Identity.create().to_json() | change)
+
+
+def test_ids_are_pinned():
+    hasher = Hasher(b"K" * 32)
+    assert hasher.chunk_id(b"abc").hex() == "8a4979c05d0f0be4fcb6559a5bc138cc8a80c79e122d41b237ce17292ea0abe4"
+    assert hasher.node_id(b"abc").hex() == "4668acc5782cab1c597cfdcc51eb36ce065b2811f8e68e5b298aadedff6fa501"
+
+
+def test_ids_depend_on_key_and_kind():
+    first, second = Hasher(b"1" * 32), Hasher(b"2" * 32)
+    assert len({first.chunk_id(b""), first.node_id(b""), second.chunk_id(b""), second.node_id(b"")}) == 4
+    assert first.chunk_ids([b"a", memoryview(b"b")]) == [first.chunk_id(b"a"), first.chunk_id(b"b")]

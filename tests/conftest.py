@@ -1,0 +1,20 @@
+"""What holds for every test: long runs are off unless they are asked for by name.
+
+`pytest` runs all but the tests marked `full`; `pytest -m full` runs those; `pytest -m "full or not full"` runs all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "full" in config.option.markexpr:
+        return
+    unwanted = [item for item in items if item.get_closest_marker("full")]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]

@@ -1,0 +1,132 @@
+"""Objects: the current version per key, and counters that always agree with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from index import counters
+from index.counters import NamesStatistics, statistics
+from index.errors import CorruptRecord, InvalidKey
+from index.memory_kv import MemoryKv
+from index.objects import delete_object, get_object, put_object
+from index.records import ObjectRecord
+from index.tables import COUNTERS, META, TABLES
+
+BUCKET = 2
+RECORD = ObjectRecord(3, 1, "d41d8cd98f00b204e9800998ecf8427e", "tenant", inline=b"abc")
+
+
+@pytest.fixture
+def kv() -> MemoryKv:
+    return MemoryKv(TABLES)
+
+
+def put(kv, key, record=RECORD, writer=1, bucket_id=BUCKET):
+    return kv.commit(lambda txn: put_object(txn, bucket_id, key, record, writer))
+
+
+def delete(kv, key, writer=1):
+    return kv.commit(lambda txn: delete_object(txn, BUCKET, key, writer))
+
+
+def get(kv, key):
+    with kv.snapshot() as reader:
+        return get_object(reader, BUCKET, key)
+
+
+def count(kv, bucket_id=None):
+    with kv.snapshot() as reader:
+        return statistics(reader, bucket_id)
+
+
+@pytest.mark.parametrize("key", [b"k", b"\x00", b"\xff" * 1024, b"\x00" * 1024, b"k" * 401])
+def test_an_object_is_put_read_replaced_and_deleted(kv, key):
+    assert get(kv, key) is None
+    assert put(kv, key) is None
+    first = replace(RECORD, sequence=1)
+    assert get(kv, key) == first
+    assert put(kv, key, replace(RECORD, size=10)) == first
+    second = replace(RECORD, size=10, sequence=2)
+    assert get(kv, key) == second
+    assert delete(kv, key) == second
+    assert get(kv, key) is None
+    assert delete(kv, key) is None
+    with kv.snapshot() as reader:
+        assert [t for t in TABLES if t not in (META, COUNTERS) and list(reader.scan(t))] == []
+
+
+def test_the_record_carries_the_sequence_of_its_commit_whatever_it_said(kv):
+    put(kv, b"other")
+    put(kv, b"k", replace(RECORD, sequence=77))
+    found = get(kv, b"k")
+    assert found is not None
+    assert found.sequence == 2
+
+
+def test_counters_follow_puts_replacements_and_deletes_of_all_writers(kv):
+    put(kv, b"a", writer=1)
+    put(kv, b"b", replace(RECORD, size=10), writer=2)
+    assert count(kv) == count(kv, BUCKET) == NamesStatistics(2, 13, 6)
+    put(kv, b"a", replace(RECORD, size=100), writer=2)
+    assert count(kv, BUCKET) == NamesStatistics(2, 110, 6)
+    delete(kv, b"a", writer=1)
+    delete(kv, b"a", writer=1)
+    assert count(kv, BUCKET) == NamesStatistics(1, 10, 3)
+    put(kv, b"a", bucket_id=BUCKET + 1)
+    assert count(kv, BUCKET) == NamesStatistics(1, 10, 3)
+    assert count(kv) == NamesStatistics(2, 13, 6)
+
+
+def test_a_writer_changes_only_its_own_counter_row(kv):
+    put(kv, b"a", writer=1)
+    with kv.snapshot() as reader:
+        before = dict(reader.scan(COUNTERS))
+    put(kv, b"b", writer=2)
+    with kv.snapshot() as reader:
+        after = dict(reader.scan(COUNTERS))
+    assert len(after) == 2
+    assert before.items() <= after.items()
+
+
+def test_a_replacement_of_the_same_size_leaves_the_counters_alone(kv):
+    put(kv, b"a", writer=1)
+    put(kv, b"a", writer=2)
+    with kv.snapshot() as reader:
+        assert len(list(reader.scan(COUNTERS))) == 1
+
+
+def test_a_failed_commit_changes_neither_object_nor_counter(kv):
+    put(kv, b"a")
+
+    def fail(txn):
+        put_object(txn, BUCKET, b"b" * 900, RECORD, 1)
+        delete_object(txn, BUCKET, b"a", 1)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        kv.commit(fail)
+    assert get(kv, b"b" * 900) is None
+    assert get(kv, b"a") == replace(RECORD, sequence=1)
+    assert count(kv) == NamesStatistics(1, 3, 3)
+
+
+def test_a_delete_marker_cannot_be_the_current_object(kv):
+    with pytest.raises(ValueError, match="delete marker"):
+        put(kv, b"a", ObjectRecord(0, 1, "", "o", delete_marker=True))
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 1025])
+def test_keys_out_of_bounds_are_refused(kv, key):
+    for use in (put, delete, get):
+        with pytest.raises(InvalidKey):
+            use(kv, key)
+
+
+def test_a_damaged_counter_is_corrupt(kv):
+    kv.commit(lambda txn: counters.count(txn, BUCKET, 1, RECORD, None))
+    for damaged in (b"", b"\x02" + bytes(16)):
+        kv.commit(lambda txn, damaged=damaged: txn.put(COUNTERS, bytes(7) + b"\x02" + bytes(4), damaged))
+        with pytest.raises(CorruptRecord):
+            count(kv)

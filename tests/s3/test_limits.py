@@ -1,0 +1,219 @@
+"""Memory is bounded, stalled clients are dropped, and SIGTERM ends the server whatever its clients do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from tests.s3.conftest import make_boto_client, make_caller
+from tests.s3.wire import UNSIGNED, Connection
+
+MIB = 1 << 20
+WORKER_BOUND = 350 * MIB  # RssAnon of one worker
+CLIENTS = 200
+
+
+def begin_upload(caller, path: str, body: bytes, promised: int) -> Connection:
+    """An upload that sends the head and a part of its body, and then nothing more."""
+    request = caller.sign("PUT", path, payload=UNSIGNED, length=promised)
+    connection = caller.connect()
+    connection.send(request.head() + body)
+    return connection
+
+
+class PeakMemory:
+    """The largest RssAnon of any worker while the block runs."""
+
+    def __init__(self, server) -> None:
+        self.server = server
+        self.bytes = 0
+        self._over = threading.Event()
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            self.bytes = max(self.bytes, self.server.anonymous_bytes())
+
+
+def wait_until(claim, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if claim():
+            return True
+        time.sleep(0.05)
+    return claim()
+
+
+@pytest.mark.subset
+def test_200_stalled_uploads_stay_within_the_memory_bound_and_starve_nobody(new_server, rng):
+    with (
+        new_server("--stall-timeout", "60", "--grace", "3") as server,
+        ExitStack() as held,
+        PeakMemory(server) as peak,
+    ):
+        caller = make_caller(server)
+        assert caller.call("PUT", "/stalled").status == 200
+        piece = rng.randbytes(MIB)
+        uploads = []
+        for n in range(CLIENTS):
+            connection = begin_upload(caller, f"/stalled/k{n}", b"", 256 * MIB)
+            uploads.append(held.enter_context(connection))
+            connection.socket.settimeout(0.02)
+            with suppress(TimeoutError):  # as much as the server takes; its back-pressure ends this
+                connection.socket.sendall(piece)
+        body = rng.randbytes(8 * MIB)
+        began = time.monotonic()
+        assert caller.call("PUT", "/stalled/normal", body=body).status == 200
+        assert caller.call("GET", "/stalled/normal").body == body
+        assert time.monotonic() - began < 15
+        assert caller.call("GET", "/stalled").texts("Key") == ["normal"]
+        assert server.stop() < 3 + 2
+    assert 0 < peak.bytes < WORKER_BOUND, f"{peak.bytes / MIB:.0f} MiB"
+
+
+def test_8_parallel_uploads_stay_within_the_memory_bound(new_server, rng):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with new_server() as server, PeakMemory(server) as peak:
+        s3 = make_boto_client(server)
+        s3.create_bucket(Bucket="parallel")
+        bodies = [rng.randbytes(32 * MIB) for _ in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: s3.put_object(Bucket="parallel", Key=f"k{n}", Body=bodies[n]), range(8)))
+        s3.close()
+    assert 0 < peak.bytes < WORKER_BOUND, f"{peak.bytes / MIB:.0f} MiB"
+
+
+@pytest.mark.subset
+def test_a_stalled_upload_is_dropped_and_leaves_nothing(new_server):
+    with new_server("--stall-timeout", "1") as server:
+        caller = make_caller(server)
+        caller.call("PUT", "/stall")
+        began = time.monotonic()
+        with begin_upload(caller, "/stall/k", b"x" * 100_000, 200_000) as connection:
+            assert connection.closed(10)
+        assert 0.8 < time.monotonic() - began < 6
+        assert caller.call("GET", "/stall").texts("Key") == []
+
+
+def test_a_slow_upload_that_makes_progress_is_not_dropped(new_server):
+    with new_server("--stall-timeout", "1") as server:
+        caller = make_caller(server)
+        caller.call("PUT", "/slow")
+        request = caller.sign("PUT", "/slow/k", body=b"x" * 8)
+        with caller.connect() as connection:
+            connection.send(request.head())
+            for _ in range(8):
+                time.sleep(0.4)
+                connection.send(b"x")
+            assert connection.answer("PUT").status == 200
+
+
+def test_a_stalled_reader_is_dropped(new_server, rng):
+    with new_server("--stall-timeout", "1") as server:
+        caller = make_caller(server)
+        caller.call("PUT", "/stall")
+        size = 64 * MIB
+        caller.call("PUT", "/stall/k", body=rng.randbytes(MIB) * 64)
+        with caller.connect() as connection:
+            connection.send(caller.sign("GET", "/stall/k").encode())
+            time.sleep(5)
+            assert count_received(connection) < size, "the rest was to be dropped"
+
+
+def count_received(connection: Connection) -> int:
+    received = 0
+    try:
+        while piece := connection.socket.recv(1 << 20):
+            received += len(piece)
+    except OSError:
+        pass
+    return received
+
+
+def test_a_dripping_head_is_dropped(new_server):
+    with (
+        new_server("--head-timeout", "1", "--stall-timeout", "30") as server,
+        make_caller(server).connect() as connection,
+    ):
+        began = time.monotonic()
+        for byte in b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 100:
+            connection.send(bytes([byte]))
+            if connection.closed(0.25):
+                break
+        assert time.monotonic() - began < 8
+
+
+@pytest.mark.subset
+def test_sigterm_ends_the_server_within_its_grace_despite_stalled_clients(new_server, rng):
+    with new_server("--grace", "2", "--stall-timeout", "60") as server, ExitStack() as held:
+        caller = make_caller(server)
+        caller.call("PUT", "/stall")
+        caller.call("PUT", "/stall/k", body=rng.randbytes(MIB) * 32)
+        for _ in range(5):
+            reader = held.enter_context(caller.connect())
+            reader.send(caller.sign("GET", "/stall/k").encode())
+            held.enter_context(begin_upload(caller, "/stall/up", b"x" * 1000, 100_000))
+            held.enter_context(caller.connect())
+            half = held.enter_context(caller.connect())
+            half.send(b"GET / HT")
+        time.sleep(0.5)
+        assert server.stop() < 2 + 2
+
+
+def test_sigterm_with_idle_connections_ends_the_server_at_once(new_server):
+    with new_server("--grace", "10") as server:
+        caller = make_caller(server)
+        with caller.connect() as connection:
+            connection.send(caller.sign("GET", "/").encode())
+            assert connection.answer().status == 200
+            assert server.stop() < 4
+
+
+def test_sigterm_lets_a_running_upload_finish(new_server, rng):
+    with new_server("--grace", "10") as server:
+        caller = make_caller(server)
+        caller.call("PUT", "/running")
+        body = rng.randbytes(2 * MIB)
+        request = caller.sign("PUT", "/running/k", body=body)
+        with caller.connect() as connection:
+            connection.send(request.head() + body[:MIB])
+            time.sleep(0.3)
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            time.sleep(0.5)
+            connection.send(body[MIB:])
+            assert connection.answer("PUT").status == 200
+            stopping.join(15)
+        server.start()
+        assert caller.call("GET", "/running/k").body == body
+
+
+def test_a_worker_that_is_killed_is_replaced(new_server):
+    with new_server(workers=2) as server:
+        caller = make_caller(server)
+        caller.call("PUT", "/replaced")
+        before = server.worker_pids()
+        assert len(before) == 2
+        gone = server.kill_worker()
+        assert wait_until(lambda: len(server.worker_pids()) == 2 and gone not in server.worker_pids(), 10)
+        for n in range(20):
+            assert caller.call("PUT", f"/replaced/k{n}", body=b"x").status == 200
+
+
+def test_the_workers_end_when_the_supervisor_is_killed(new_server):
+    with new_server(workers=2) as server:
+        server.kill_supervisor(timeout_seconds=5)
+        server.start()
+        assert make_caller(server).call("GET", "/").status == 200

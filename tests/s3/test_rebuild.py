@@ -1,0 +1,135 @@
+"""Packs, checkpoint and journal are the truth: without `meta/` the next start has everything back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.s3.conftest import make_boto_client
+from tests.s3.expect import contents_of
+
+MIB = 1 << 20
+
+
+def fill(s3, rng) -> None:
+    """Something of everything that has rows: inline and chunked objects, copies, parts, deletions, open uploads."""
+    for bucket in ("one", "two", "empty"):
+        s3.create_bucket(Bucket=bucket)
+    for n in range(30):
+        s3.put_object(Bucket="one", Key=f"small/{n}", Body=rng.randbytes(n * 100), Metadata={"n": str(n)})
+    large = rng.randbytes(6 * MIB)
+    s3.put_object(Bucket="one", Key="large", Body=large, ChecksumAlgorithm="SHA256", ContentType="text/large")
+    s3.put_object(Bucket="two", Key="large again", Body=b"!" + large)
+    s3.put_object(Bucket="two", Key="long/" + "ü" * 500, Body=b"long")
+    s3.copy_object(Bucket="two", Key="copy", CopySource="one/large")
+    upload = s3.create_multipart_upload(Bucket="two", Key="parts")["UploadId"]
+    parts = []
+    for n, body in enumerate([large[: 5 * MIB], b"tail"], 1):
+        etag = s3.upload_part(Bucket="two", Key="parts", UploadId=upload, PartNumber=n, Body=body)["ETag"]
+        parts.append({"PartNumber": n, "ETag": etag})
+    s3.complete_multipart_upload(Bucket="two", Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
+    unfinished = s3.create_multipart_upload(Bucket="two", Key="unfinished")["UploadId"]
+    s3.upload_part(Bucket="two", Key="unfinished", UploadId=unfinished, PartNumber=3, Body=b"part three")
+    for n in range(0, 30, 3):
+        s3.delete_object(Bucket="one", Key=f"small/{n}")
+    s3.put_object(Bucket="one", Key="small/1", Body=b"overwritten")
+    s3.create_bucket(Bucket="gone")
+    s3.delete_bucket(Bucket="gone")
+
+
+def picture(server) -> dict[str, object]:
+    """Everything a client or an operator can see, but for the pages of the database and the journal's length."""
+    s3 = make_boto_client(server)
+    buckets = s3.list_buckets()["Buckets"]
+    seen: dict[str, object] = {"buckets": [(b["Name"], str(b["CreationDate"])) for b in buckets]}
+    for bucket in (b["Name"] for b in buckets):
+        seen[f"contents of {bucket}"] = contents_of(s3, bucket)
+        seen[f"versions of {bucket}"] = s3.list_object_versions(Bucket=bucket).get("Versions")
+        seen[f"heads of {bucket}"] = [head(s3, bucket, key) for key in contents_of(s3, bucket)]
+        uploads = s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+        seen[f"uploads of {bucket}"] = uploads
+        for upload in uploads:
+            where = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+            seen[f"parts of {upload['UploadId']}"] = s3.list_parts(**where)["Parts"]
+    seen["keys"] = server.cli("key", "list").stdout
+    statistics = json.loads(server.cli("stats", "--json").stdout)
+    for varying in ("stored_bytes", "overhead_bytes", "compression_ratio", "packs"):
+        statistics.pop(varying, None)
+    seen["stats"] = statistics
+    s3.close()
+    return seen
+
+
+def head(s3, bucket: str, key: str) -> dict[str, object]:
+    answer = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    answer.pop("ResponseMetadata")
+    return answer
+
+
+@pytest.mark.subset
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_without_meta_the_next_start_shows_the_same(new_server, rng, end):
+    server = new_server()
+    with server:
+        s3 = make_boto_client(server)
+        fill(s3, rng)
+        server.cli(
+            "key", "create", "--tenant", "other", "--access-key", "OTHERKEY01", "--secret-key", "12345678"
+        )
+        s3.close()
+        before = picture(server)
+        if end == "stopped":
+            server.stop()
+        else:
+            server.kill()
+        shutil.rmtree(server.data / "meta")
+        server.start()
+        after = picture(server)
+        assert after == before
+        s3 = make_boto_client(server)
+        s3.put_object(Bucket="one", Key="new", Body=b"after the rebuild")
+        s3.close()
+
+
+def test_a_killed_server_shows_the_same_after_its_restart(new_server, rng):
+    with new_server() as server:
+        s3 = make_boto_client(server)
+        fill(s3, rng)
+        s3.close()
+        before = picture(server)
+        server.kill()
+        server.start()
+        assert picture(server) == before
+        server.restart()
+        assert picture(server) == before
+
+
+def test_a_lost_secret_key_stops_the_start_and_names_the_way_out(new_server):
+    server = new_server()
+    with server:
+        pass
+    (server.data / "secret.key").rename(server.data.parent / "secret.key.lost")
+    with pytest.raises(RuntimeError, match="key create"):
+        server.start()
+    (server.data.parent / "secret.key.lost").rename(server.data / "secret.key")
+    with server:
+        assert server.alive()
+
+
+def test_new_root_keys_in_the_environment_replace_the_old_ones(new_server):
+    server = new_server()
+    with server:
+        s3 = make_boto_client(server)
+        s3.create_bucket(Bucket="mine")
+        s3.close()
+        server.stop()
+        server.access_key, server.secret_key = (
+            "ANOTHERROOT000000001",
+            "another-secret-key-for-root-0000000000001",
+        )
+        server.start()
+        s3 = make_boto_client(server)
+        assert [b["Name"] for b in s3.list_buckets()["Buckets"]] == ["mine"]
+        s3.close()

@@ -1,0 +1,186 @@
+"""Receiving bodies: whatever the pieces and the budget, the same bytes; whatever fails, nothing is left behind."""
+
+import hashlib
+import random
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cas.catalog import TABLES
+from cas.chunk import Identity
+from cas.memory_packs import MemoryPacks
+from cas.store import ChunkStore
+from index.memory_kv import MemoryKv
+from vaultaire.budget import GUARANTEED_BYTES, BudgetExhausted, MemoryBudget
+from vaultaire.commit import Committer
+from vaultaire.ingest import INLINE_MAX_BYTES, BodyTooLarge, ClientGone, Upload
+from vaultaire.reading import read_all
+from vaultaire.threads import Threads
+
+MIB = 1 << 20
+
+
+class Md5:
+    def __init__(self):
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    def update(self, data):
+        self._md5.update(data)
+
+    def digest(self):
+        return self._md5.digest()
+
+
+def body(pieces, *, complete=True):
+    """An ASGI receive over `pieces`; without `complete` the client leaves after them."""
+    events = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    if complete:
+        events.append({"type": "http.request", "body": b"", "more_body": False})
+    else:
+        events.append({"type": "http.disconnect"})
+    waiting = iter(events)
+
+    async def receive():
+        await trio.lowlevel.checkpoint()
+        return next(waiting)
+
+    return receive
+
+
+def cut(data, seed, largest=200_000):
+    random_source = random.Random(seed)
+    position = 0
+    while position < len(data):
+        length = random_source.randint(1, largest)
+        yield data[position : position + length]
+        position += length
+
+
+class Bench:
+    def __init__(self, budget_bytes=64 * MIB):
+        self.kv = MemoryKv(TABLES)
+        self.chunks = ChunkStore(self.kv, MemoryPacks(), Identity.create(), 1)
+        self.committer = Committer(self.kv, self.chunks, lambda: None)
+        self.budget = MemoryBudget(budget_bytes)
+        self.threads = Threads()
+
+    def upload(self, digests=None, **options):
+        return Upload(
+            self.chunks,
+            self.committer,
+            self.budget,
+            self.threads,
+            decoder=None,
+            digests=digests or Md5(),
+            max_bytes=options.pop("max_bytes", 1 << 30),
+            **options,
+        )
+
+    async def store(self, receive, digests=None):
+        failure = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.committer.run)
+            try:
+                with self.upload(digests) as upload:
+                    await upload.receive(receive)
+                    await self.committer.commit(lambda txn: None, upload.publications)
+                    upload.committed = True
+            except Exception as error:  # out of the nursery, or it comes as a group
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return upload
+
+    def read(self, upload):
+        if upload.inline is not None:
+            return upload.inline
+        return b"".join(read_all(self.chunks, upload.manifest))
+
+
+def data_of(size, seed=1):
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [0, 1, INLINE_MAX_BYTES, INLINE_MAX_BYTES + 1, GUARANTEED_BYTES, GUARANTEED_BYTES + 1, 9 * MIB + 7],
+)
+async def test_a_body_comes_back_as_it_was_sent(size):
+    bench, data, digests = Bench(), data_of(size), Md5()
+    upload = await bench.store(body(cut(data, 2)), digests)
+    assert upload.size == size
+    assert bench.read(upload) == data
+    assert digests.digest() == hashlib.md5(data, usedforsecurity=False).digest()
+    assert (upload.inline is None) == (size > INLINE_MAX_BYTES)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1 << 30), size=st.integers(0, 600_000), budget=st.sampled_from([2, 9, 64]))
+def test_neither_pieces_nor_budget_change_what_is_stored(seed, size, budget):
+    async def main():
+        bench, data = Bench(budget * GUARANTEED_BYTES), data_of(size, seed)
+        upload = await bench.store(body(cut(data, seed)))
+        assert bench.read(upload) == data
+        assert bench.budget.held_bytes == 0
+
+    trio.run(main)
+
+
+async def test_a_client_that_leaves_releases_everything():
+    bench = Bench()
+    with pytest.raises(ClientGone):
+        await bench.store(body(cut(data_of(3 * MIB), 3), complete=False))
+    assert bench.budget.held_bytes == 0
+    assert bench.budget.streams == 0
+    with bench.kv.snapshot() as reader:
+        assert bench.chunks.statistics(reader).chunks == 0
+
+
+async def test_a_cancelled_upload_releases_everything():
+    bench = Bench()
+
+    async def never():
+        await trio.sleep_forever()
+
+    with trio.move_on_after(0), bench.upload() as upload:
+        await upload.receive(never)
+    assert bench.budget.held_bytes == 0
+
+
+async def test_a_body_beyond_the_limit_is_refused_without_being_taken_in_whole():
+    bench = Bench()
+    with pytest.raises(BodyTooLarge), bench.upload(max_bytes=MIB) as upload:
+        await upload.receive(body(b"x" * MIB for _ in range(1000)))
+    assert upload.size < 40 * MIB
+    assert bench.budget.held_bytes == 0
+
+
+async def test_what_is_held_stays_under_the_budget_whatever_comes():
+    bench, most = Bench(16 * GUARANTEED_BYTES), 0
+    receive = body(cut(data_of(8 * MIB), 5, largest=64_000))
+
+    async def watching():
+        nonlocal most
+        most = max(most, bench.budget.held_bytes)
+        return await receive()
+
+    await bench.store(watching)
+    assert GUARANTEED_BYTES < most <= bench.budget.total_bytes
+
+
+async def test_an_upload_without_room_is_refused_at_once():
+    bench = Bench(GUARANTEED_BYTES)
+    with bench.upload(), pytest.raises(BudgetExhausted), bench.upload():
+        pass
+
+
+async def test_the_same_body_twice_adds_nothing():
+    bench, data = Bench(), data_of(3 * MIB)
+    first = await bench.store(body(cut(data, 7)))
+    second = await bench.store(body(cut(data, 8)))
+    assert first.new_stored_bytes > 0
+    assert second.new_stored_bytes == 0
+    assert bench.read(second) == data

@@ -1,0 +1,162 @@
+"""Opening a data directory: identity, locks, recovery, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from index.buckets import create_bucket, get_bucket
+from index.objects import get_object, put_object
+from index.records import ObjectRecord
+from vaultaire.errors import NotAStore, StoreError
+from vaultaire.reading import read_all
+from vaultaire.stats import collect
+from vaultaire.store import Store
+
+
+def open_store(directory, **options):
+    return Store.open(directory, kind="command", **options)
+
+
+def put(store, bucket, key, data):
+    """Store an object as the server does: ingest, sync, then one commit."""
+    ingest = store.chunks.ingest()
+    ingest.feed(data)
+    manifest = ingest.finish()
+    publication = ingest.publication()
+    store.chunks.sync([publication])
+    record = ObjectRecord(len(data), 1, "0" * 32, "root", manifest=manifest.encode())
+
+    def commit(txn):
+        publication.apply(txn)
+        put_object(txn, bucket.id, key, record, store.writer)
+
+    store.kv.commit(commit)
+    publication.settle(True)
+
+
+def read(store, bucket, key):
+    from cas.manifest import Manifest
+
+    with store.kv.snapshot() as reader:
+        record = get_object(reader, bucket.id, key)
+    assert record is not None
+    assert record.manifest is not None
+    return b"".join(read_all(store.chunks, Manifest.decode(record.manifest)))
+
+
+def test_only_create_makes_a_store_and_the_message_says_how(tmp_path):
+    with pytest.raises(NotAStore, match="vaultaire serve --data"):
+        open_store(tmp_path / "new")
+    open_store(tmp_path / "new", create=True).close()
+    open_store(tmp_path / "new").close()
+
+
+def test_a_directory_that_holds_something_else_is_not_filled_with_a_store(tmp_path):
+    (tmp_path / "thesis.doc").write_text("all I have")
+    with pytest.raises(StoreError, match="thesis"):
+        open_store(tmp_path, create=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_damaged_identity_is_refused_with_a_message(tmp_path):
+    open_store(tmp_path / "s", create=True).close()
+    (tmp_path / "s" / "store.json").write_text("{")
+    with pytest.raises(StoreError, match=r"store\.json"):
+        open_store(tmp_path / "s")
+
+
+def test_an_identity_of_a_newer_version_is_refused(tmp_path):
+    open_store(tmp_path / "s", create=True).close()
+    path = tmp_path / "s" / "store.json"
+    fields = json.loads(path.read_text())
+    fields["format_version"] = 99
+    path.write_text(json.dumps(fields))
+    with pytest.raises(StoreError):
+        open_store(tmp_path / "s")
+
+
+SIBLING = """
+import pathlib, sys
+from vaultaire.reading import read_all
+from vaultaire.store import Store
+from cas.manifest import Manifest
+from index.buckets import get_bucket
+from index.objects import get_object
+with Store.open(pathlib.Path(sys.argv[1]), kind="command") as store:
+    with store.kv.snapshot() as reader:
+        record = get_object(reader, get_bucket(reader, "bucket").id, b"k")
+    data = b"".join(read_all(store.chunks, Manifest.decode(record.manifest)))
+    sys.stdout.buffer.write(store.writer.to_bytes(4, "big") + data)
+"""
+
+
+def test_writer_numbers_are_never_reused(tmp_path):
+    seen = []
+    for _ in range(4):
+        with open_store(tmp_path / "s", create=True) as store:
+            seen.append(store.writer)
+    assert seen == sorted(set(seen))
+
+
+def test_another_process_opens_a_live_store_and_reads_what_was_put(tmp_path):
+    data = bytes(range(256)) * 4096
+    with open_store(tmp_path / "s", create=True) as store:
+        bucket = store.kv.commit(lambda txn: create_bucket(txn, "bucket", "root", 1))
+        put(store, bucket, b"k", data)
+        sibling = subprocess.run(
+            [sys.executable, "-c", SIBLING, str(tmp_path / "s")], capture_output=True, check=True
+        )
+        assert int.from_bytes(sibling.stdout[:4], "big") > store.writer
+        assert sibling.stdout[4:] == data
+
+
+@pytest.mark.parametrize("closed_cleanly", [True, False])
+def test_without_meta_the_next_open_rebuilds_the_same_store(tmp_path, closed_cleanly):
+    directory = tmp_path / "s"
+    store = open_store(directory, create=True)
+    bucket = store.kv.commit(lambda txn: create_bucket(txn, "bucket", "root", 1))
+    put(store, bucket, b"k", b"some bytes " * 50_000)
+    before = collect(store)
+    if closed_cleanly:
+        store.close()
+    copy = tmp_path / "copy"  # what a power cut would leave, without the view
+    shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("meta", "run"))
+    store.close()
+    with open_store(copy) as rebuilt:
+        with rebuilt.kv.snapshot() as reader:
+            assert get_bucket(reader, "bucket") == bucket
+        assert read(rebuilt, bucket, b"k") == b"some bytes " * 50_000
+        after = collect(rebuilt)
+    assert (after.objects, after.logical_bytes, after.unique_bytes) == (
+        before.objects,
+        before.logical_bytes,
+        before.unique_bytes,
+    )
+
+
+def test_a_store_with_packs_but_no_metadata_at_all_is_not_taken_for_a_new_one(tmp_path):
+    directory = tmp_path / "s"
+    with open_store(directory, create=True) as store:
+        bucket = store.kv.commit(lambda txn: create_bucket(txn, "bucket", "root", 1))
+        put(store, bucket, b"k", b"x" * 100_000)
+    for name in ("meta", "journal", "checkpoint"):
+        shutil.rmtree(directory / name)
+    with pytest.raises(Exception, match="metadata"):
+        open_store(directory)
+
+
+def test_the_same_bytes_are_stored_once(tmp_path):
+    with open_store(tmp_path / "s", create=True) as store:
+        bucket = store.kv.commit(lambda txn: create_bucket(txn, "bucket", "root", 1))
+        data = b"".join(i.to_bytes(4, "big") for i in range(300_000))
+        put(store, bucket, b"one", data)
+        first = collect(store)
+        put(store, bucket, b"two", data)
+        second = collect(store)
+    assert second.logical_bytes == 2 * first.logical_bytes
+    assert second.unique_bytes == first.unique_bytes == len(data)
+    assert second.buckets[0].unique_bytes == len(data)
+    assert second.dedup_ratio == 2.0

@@ -1,0 +1,122 @@
+"""What a worker process serves: the web application over an open store.
+
+The store is opened when the application starts up and closed after the last request: packs are sealed, the run file
+goes. In between, the committer runs, and once a second the run file is brought up to date and a quiet pack sealed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from cas.errors import CasError
+from index.kv import KvError
+from vaultaire.access import Keyring
+from vaultaire.app import VaultaireApp
+from vaultaire.budget import MemoryBudget
+from vaultaire.child import EX_TEMPFAIL
+from vaultaire.commit import Committer
+from vaultaire.errors import StoreError
+from vaultaire.s3.call import Services
+from vaultaire.s3.service import S3Service
+from vaultaire.store import Store
+from vaultaire.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from vaultaire.config import ServeConfig
+
+TICK_SECONDS = 1.0
+
+log = logging.getLogger("vaultaire.worker")
+
+
+def build_app(config: ServeConfig) -> VaultaireApp:
+    """The application of one worker; it opens the store when it starts up."""
+    return WorkerApp(config)
+
+
+class WorkerLifespan:
+    """ASGI's lifespan: from an open store to a closed one."""
+
+    def __init__(self, app: WorkerApp, scope: object) -> None:
+        self._app = app
+
+    async def __call__(
+        self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        await receive()
+        try:
+            store = await trio.to_thread.run_sync(self._open, limiter=trio.CapacityLimiter(1))
+        except (StoreError, KvError, CasError, OSError) as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        try:
+            await self._serve(*store, receive, send)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(store[0].close, limiter=trio.CapacityLimiter(1))
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _open(self) -> tuple[Store, Keyring]:
+        store = Store.open(self._app.settings.data, kind="worker")
+        with store.kv.snapshot() as reader:
+            return store, Keyring.load(store.directory, reader)
+
+    async def _serve(
+        self,
+        store: Store,
+        keyring: Keyring,
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        app = self._app
+        committer = Committer(store.kv, store.chunks, lambda: app.stop.request(EX_TEMPFAIL))
+        services = Services(
+            store=store,
+            committer=committer,
+            keyring=keyring,
+            budget=MemoryBudget(app.settings.memory_budget_bytes),
+            threads=Threads(),
+            clock=time.time,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            nursery.start_soon(_tick, store)
+            app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            nursery.cancel_scope.cancel()
+
+
+class WorkerApp(VaultaireApp):
+    """The web application with the store's lifespan."""
+
+    asgi_lifespan_class = WorkerLifespan  # type: ignore[assignment]  # the same protocol, another lifespan
+
+    def __init__(self, settings: ServeConfig) -> None:
+        super().__init__(_not_started)
+        self.settings = settings
+
+
+async def _not_started(scope: object, receive: object, send: object) -> None:
+    raise RuntimeError("a request before the store was opened")
+
+
+async def _tick(store: Store) -> None:
+    limiter = trio.CapacityLimiter(1)
+
+    def once() -> None:
+        store.run_file.tick()
+        store.chunks.seal_idle(time.monotonic())
+
+    while True:
+        await trio.sleep(TICK_SECONDS)
+        try:
+            await trio.to_thread.run_sync(once, limiter=limiter)
+        except (CasError, KvError):
+            log.exception("housekeeping failed")

@@ -1,0 +1,42 @@
+"""`vaultaire env`: credentials and endpoint as shell exports, for whoever can read `secret.key`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from vaultaire.cli.endpoint import DEFAULT_ENDPOINT, read_endpoint
+from vaultaire.cli.options import data_option
+from vaultaire.cli.welcome import assignments, exports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("env")
+@data_option
+@click.option("--access-key", help="Which key.  [default: the root key]")
+def command(data: Path, access_key: str | None) -> None:
+    """Print credentials and endpoint as shell exports.
+
+    \b
+    To use them: eval "$(vaultaire env)"
+    """
+    from vaultaire.access import Keyring, UnknownAccessKey
+    from vaultaire.store import Store
+
+    with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
+        keyring = Keyring.load(data, reader)
+        principal = keyring.root_keys(reader)[0] if access_key is None else keyring.lookup(reader, access_key)
+        endpoint = read_endpoint(reader)
+    if principal is None:
+        raise UnknownAccessKey(access_key or "")
+    if endpoint is None:
+        click.echo(f"no server ran on {data} yet; the endpoint is the default one", err=True)
+        endpoint = DEFAULT_ENDPOINT
+    for assignment in assignments(exports(principal, endpoint)):
+        click.echo(f"export {assignment}")
+    if sys.stdout.isatty():
+        click.echo('# to use it: eval "$(vaultaire env)", with the same options', err=True)

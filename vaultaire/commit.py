@@ -1,0 +1,143 @@
+"""Group commit: one committer per process gathers what is waiting, makes it durable in one step, releases all.
+
+One round: take every waiting request (up to `MAX_BATCH`); make the bytes of their packs durable (one barrier per
+pack); run all their functions in one commit of the ordered map; wake every waiter with its own result. The next
+round's batch gathers while this one flushes, so no delay is added on purpose.
+
+A request is (publications, function). In its transaction the publications are applied first (are the packs still
+there? then the placements), then the function (preconditions, records). If anything raises, this request alone
+fails. A request whose pack bytes could not be made durable fails with the error of that pack and nothing of it is
+committed; a failed sync is never retried.
+
+`commit` is shielded: once handed over, a request is decided whatever happens to the client, so the caller learns
+the truth, and never half of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from cas.errors import CasError
+from index.kv import Outcome, StorePoisoned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cas.store import ChunkStore, Publication
+
+    from index.kv import OrderedMap, Transaction
+
+T = TypeVar("T")
+
+MAX_BATCH = 256  # requests per round; bounds how long LMDB's write lock is held (some 20 us each)
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    publications: Sequence[Publication]
+    fn: Callable[[Transaction], Any]
+    done: trio.Event = field(default_factory=trio.Event)
+    outcome: Outcome[Any] | None = None
+
+    def __call__(self, txn: Transaction) -> Any:  # noqa: ANN401  # whatever fn returns
+        for publication in self.publications:
+            publication.apply(txn)
+        return self.fn(txn)
+
+
+class Committer:
+    """See the module. `run` is started once in the process's main nursery; `commit` may be called by any task."""
+
+    def __init__(self, kv: OrderedMap, chunks: ChunkStore, on_poisoned: Callable[[], None]) -> None:
+        """`on_poisoned` is called when a sync of the metadata failed: this process must end soon."""
+        self._kv = kv
+        self._chunks = chunks
+        self._on_poisoned = on_poisoned
+        self._waiting: list[_Request] = []
+        self._wake = trio.Event()
+        self._thread = trio.CapacityLimiter(1)  # one writer thread per process
+
+    async def commit(self, fn: Callable[[Transaction], T], publications: Sequence[Publication] = ()) -> T:
+        """Commit `fn` (after `publications`), durably. Raises what the function, the map or the packs raise.
+
+        Returns only when decided, even if cancelled meanwhile (the cancellation is delivered afterwards).
+        """
+        request = _Request(publications, fn)
+        self._waiting.append(request)
+        self._wake.set()
+        with trio.CancelScope(shield=True):
+            await request.done.wait()
+        assert request.outcome is not None
+        result: T = request.outcome.unwrap()
+        return result
+
+    async def run(self) -> None:
+        """Serve requests until cancelled; what is in hand then is finished first."""
+        try:
+            while True:
+                if not self._waiting:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                await self._round()
+        finally:
+            with trio.CancelScope(shield=True):
+                while self._waiting:
+                    await self._round()
+
+    async def _round(self) -> None:
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._commit_batch, batch, limiter=self._thread)
+        except Exception as error:
+            # Nothing was committed (the map says so), or a bug: every waiter must learn of it either way.
+            for request in batch:
+                if request.outcome is None:
+                    request.outcome = Outcome(None, error, 0)
+            if isinstance(error, StorePoisoned):
+                self._on_poisoned()
+        for request in batch:
+            request.done.set()
+
+    def _commit_batch(self, batch: list[_Request]) -> None:
+        ready = self._sync(batch)
+        if not ready:
+            return
+        try:
+            outcomes = self._kv.commit_many(ready)
+        except Exception:
+            for request in ready:
+                _settle(request, committed=False)
+            raise
+        for request, outcome in zip(ready, outcomes, strict=True):
+            request.outcome = outcome
+            _settle(request, committed=outcome.error is None)
+
+    def _sync(self, batch: list[_Request]) -> list[_Request]:
+        """Make the packs durable; the requests whose bytes are safe. The others get their error here."""
+        with_packs = [request for request in batch if request.publications]
+        if not with_packs:
+            return batch
+        try:
+            self._chunks.sync([p for request in with_packs for p in request.publications])
+        except CasError:
+            return [request for request in batch if self._sync_one(request)]
+        return batch
+
+    def _sync_one(self, request: _Request) -> bool:
+        try:
+            if request.publications:
+                self._chunks.sync(request.publications)
+        except CasError as error:
+            request.outcome = Outcome(None, error, 0)
+            _settle(request, committed=False)
+            return False
+        return True
+
+
+def _settle(request: _Request, *, committed: bool) -> None:
+    for publication in request.publications:
+        publication.settle(committed)

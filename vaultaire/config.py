@@ -1,0 +1,46 @@
+"""What `vaultaire serve` runs with: one frozen value, handed from the command line to supervisor and workers.
+
+Command line and environment are parsed in `vaultaire.cli`; from here on the values are trusted. The value crosses
+a process border as JSON (`to_json`, `from_json`), never by inheritance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """Settings of one server. Paths are absolute; times are seconds; sizes are bytes."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 9000  # 0: any free port; the supervisor prints the one it got
+    workers: int = 1
+    tls_cert: Path | None = None  # both or none
+    tls_key: Path | None = None
+    stall_timeout_seconds: float = 30.0  # without progress in either direction
+    head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
+    grace_seconds: float = 10.0  # from SIGTERM to exit
+    memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
+
+    @property
+    def tls(self) -> bool:
+        return self.tls_cert is not None
+
+    def to_json(self) -> str:
+        fields = dataclasses.asdict(self)
+        return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in fields.items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> ServeConfig:
+        fields = json.loads(text)
+        for name in ("data", "tls_cert", "tls_key"):
+            if fields[name] is not None:
+                fields[name] = Path(fields[name])
+        return cls(**fields)

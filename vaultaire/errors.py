@@ -1,0 +1,20 @@
+"""What the composed store may raise. S3's codes live in vaultaire.s3.errors, and only there."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # part of a public signature
+
+
+class StoreError(Exception):
+    """Base. The message says what is wrong with which directory, and what to do next."""
+
+
+class NotAStore(StoreError):
+    """The directory holds no Vaultaire store (and this command does not make one)."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"{directory} is not a Vaultaire store (no store.json in it); "
+            f"start one with: vaultaire serve --data {directory}"
+        )
+        self.directory = directory

@@ -1,0 +1,239 @@
+"""Receiving one body: ASGI events in; digests, chunks and frames out; nothing visible until its commit.
+
+Blocks grow with what arrives (64 KiB to 4 MiB; 1 MiB while many streams run), and the byte budget is asked before
+they grow. While threads work on one block (the client's digests beside cut + hash + look up + compress + append)
+the next one is received: two blocks are held at most. A body that fits the first block takes no detour: up to
+`INLINE_MAX_BYTES` it is not chunked at all but stays in the object's record (one commit, no pack).
+
+The caller verifies what the client announced (length, digests, signatures) and commits; leaving the `with` without
+`committed` set forgets the upload: what it appended is garbage in its packs, never half an object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+import trio
+
+from vaultaire.budget import GUARANTEED_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+    from types import TracebackType
+    from typing import Any
+
+    from cas.store import ChunkStore, Ingest, Publication
+
+    from cas.manifest import Manifest
+    from vaultaire.budget import Lease, MemoryBudget
+    from vaultaire.commit import Committer
+    from vaultaire.threads import Threads
+
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+INLINE_MAX_BYTES = 4096
+MAX_BLOCK_BYTES = 4 << 20
+CROWDED_BLOCK_BYTES = 1 << 20
+CROWDED_STREAMS = 8
+HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
+
+
+class BodyDecoder(Protocol):
+    """aws-chunked framing and its signatures (`vaultaire.s3.aws_chunked`)."""
+
+    def feed(self, data: bytes | memoryview) -> Iterable[bytes | memoryview]: ...
+
+    def finish(self) -> dict[str, str]: ...
+
+
+class Digests(Protocol):
+    """Everything the client wants computed over the decoded bytes (`vaultaire.s3.checksums`)."""
+
+    def update(self, data: bytes | memoryview) -> None: ...
+
+
+class ClientGone(Exception):
+    """The connection ended inside the body."""
+
+
+class BodyTooLarge(Exception):
+    """More decoded bytes than the limit of this operation."""
+
+
+class Upload:
+    """One body on its way in. Use as a context manager; see the module.
+
+    After `receive`: `size` (decoded bytes), `trailers`, and `inline` (the bytes) or `manifest` + `publications`.
+    """
+
+    def __init__(
+        self,
+        chunks: ChunkStore,
+        committer: Committer,
+        budget: MemoryBudget,
+        threads: Threads,
+        *,
+        decoder: BodyDecoder | None,
+        digests: Digests,
+        max_bytes: int,
+        inline_max_bytes: int = INLINE_MAX_BYTES,
+    ) -> None:
+        self._chunks = chunks
+        self._committer = committer
+        self._budget = budget
+        self._threads = threads
+        self._decoder = decoder
+        self._digests = digests
+        self._max_bytes = max_bytes
+        self._inline_max_bytes = inline_max_bytes
+        self._lease: Lease | None = None
+        self._ingest: Ingest | None = None
+        self._ended = False
+        self.size = 0
+        self.trailers: dict[str, str] = {}
+        self.inline: bytes | None = None
+        self.manifest: Manifest | None = None
+        self.publications: Sequence[Publication] = ()
+        self.committed = False
+
+    def __enter__(self) -> Self:
+        self._lease = self._budget.admit()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        assert self._lease is not None
+        self._lease.release()
+        if self._ingest is not None and not self.committed:
+            self._ingest.abort()
+
+    @property
+    def new_stored_bytes(self) -> int:
+        """What this upload itself added to the packs, or keeps inline."""
+        if self._ingest is not None:
+            return self._ingest.new_stored_bytes
+        return len(self.inline or b"")
+
+    async def receive(self, receive: Receive) -> None:
+        """Take the whole body in. Raises ClientGone, BodyTooLarge, what the decoder raises, CasError."""
+        block, held = await self._next_block(receive, GUARANTEED_BYTES)
+        if not self._ended:
+            await self._receive_large(receive, block, held)
+            return
+        if held <= HOP_BYTES:
+            pieces = self._take_whole(block)
+        else:
+            pieces = await self._threads.compute(lambda: self._take_whole(block))
+        if self.size <= self._inline_max_bytes:
+            self.inline = b"".join(pieces)
+        else:
+            await self._store_whole(pieces)
+
+    def _take_whole(self, block: list[bytes]) -> list[bytes | memoryview]:
+        pieces = self._decode(block)
+        if self._decoder is not None:
+            self.trailers = self._decoder.finish()
+        self._digest(pieces)
+        return pieces
+
+    async def _store_whole(self, pieces: list[bytes | memoryview]) -> None:
+        ingest = self._ingest = self._chunks.ingest()
+
+        def store() -> Manifest:
+            ingest.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            return ingest.finish()
+
+        self.manifest = await self._threads.compute(store)
+        self.publications = [ingest.publication()]
+
+    async def _receive_large(self, receive: Receive, block: list[bytes], held: int) -> None:
+        ingest = self._ingest = self._chunks.ingest()
+        sender, receiver = trio.open_memory_channel[list[bytes]](0)
+        failure: list[Exception] = []
+
+        async def work() -> None:
+            async with receiver:
+                try:
+                    async for pieces in receiver:
+                        await self._process(ingest, pieces)
+                except Exception as error:
+                    failure.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            async with sender:
+                try:
+                    await sender.send(block)
+                    while not self._ended:
+                        block, held = await self._next_block(receive, self._target(held))
+                        if block:
+                            await sender.send(block)
+                except trio.BrokenResourceError:
+                    pass  # the worker stopped: its error is raised below
+                except Exception as error:
+                    failure.append(error)
+        if failure:
+            raise failure[0]
+        await self._finish(ingest)
+
+    async def _finish(self, ingest: Ingest) -> None:
+        if self._decoder is not None:
+            self.trailers = self._decoder.finish()
+        self.manifest = await self._threads.compute(ingest.finish)
+        self.publications = [ingest.publication()]
+
+    async def _process(self, ingest: Ingest, pieces: list[bytes]) -> None:
+        if self._decoder is None:
+            decoded: list[bytes | memoryview] = list(pieces)
+            self._count(decoded)
+        else:
+            decoded = await self._threads.compute(lambda: self._decode(pieces))
+        await self._threads.side_by_side(
+            lambda: self._digest(decoded),
+            lambda: ingest.feed(decoded[0] if len(decoded) == 1 else b"".join(decoded)),
+        )
+        publication = ingest.take_publication()
+        if publication is not None:
+            # On the way, so that the last commit of a long upload stays short.
+            await self._committer.commit(lambda txn: None, [publication])
+
+    def _target(self, last: int) -> int:
+        crowded = self._budget.streams > CROWDED_STREAMS
+        return min(last * 2, CROWDED_BLOCK_BYTES if crowded else MAX_BLOCK_BYTES)
+
+    async def _next_block(self, receive: Receive, target: int) -> tuple[list[bytes], int]:
+        """Pieces up to about `target` bytes; fewer if the budget says so. Sets `_ended` at the body's end."""
+        assert self._lease is not None
+        pieces: list[bytes] = []
+        held = 0
+        while held < target:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            piece = event.get("body", b"")
+            if piece:
+                pieces.append(piece)
+                held += len(piece)
+            if not event.get("more_body", False):
+                self._ended = True
+                break
+            # Two blocks are held at a time: this one and the one the threads work on.
+            if held >= GUARANTEED_BYTES and not self._lease.resize(2 * held + GUARANTEED_BYTES):
+                break
+        return pieces, held
+
+    def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:
+        if self._decoder is None:
+            pieces: list[bytes | memoryview] = list(block)
+        else:
+            pieces = [piece for part in block for piece in self._decoder.feed(part)]
+        self._count(pieces)
+        return pieces
+
+    def _count(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self.size += sum(map(len, pieces))
+        if self.size > self._max_bytes:
+            raise BodyTooLarge
+
+    def _digest(self, pieces: Iterable[bytes | memoryview]) -> None:
+        for piece in pieces:
+            self._digests.update(piece)

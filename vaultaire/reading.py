@@ -1,0 +1,89 @@
+"""Sending the bytes of an object: windows of chunks, read and verified ahead in threads, never held in full.
+
+The first window is read before the head of the answer is sent, so damage found there is an honest error. Damage
+found later ends the connection: the client sees a short body, never a wrong byte.
+
+While one window is being sent the next is read: at most `AHEAD` + 2 windows are held, and the budget decides their
+size. Each window takes its own short snapshot; the surrounding operation (`Store.operation`) keeps the packs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from cas.store import ChunkStore
+
+    from cas.manifest import Manifest
+    from vaultaire.budget import Lease
+    from vaultaire.threads import Threads
+
+Piece = bytes | memoryview
+Window = list[Piece]
+
+WINDOW_BYTES = 1 << 20
+SMALL_WINDOW_BYTES = 128 << 10  # when the budget is short
+AHEAD = 1
+HELD_WINDOWS = AHEAD + 2
+
+
+class ObjectReader:
+    """Bytes [start, stop) of a manifest, window by window. One task uses it."""
+
+    def __init__(
+        self, chunks: ChunkStore, threads: Threads, lease: Lease, manifest: Manifest, start: int, stop: int
+    ) -> None:
+        roomy = lease.resize(HELD_WINDOWS * min(WINDOW_BYTES, stop - start))
+        self._threads = threads
+        self._chunks = chunks
+        self._spans = chunks.windows(manifest, start, stop, WINDOW_BYTES if roomy else SMALL_WINDOW_BYTES)
+
+    async def next_window(self) -> Window | None:
+        """The next bytes, verified; None at the end. Raises CasError."""
+        return await self._threads.read(self._read_next)
+
+    async def send_rest(self, send: Callable[[Piece], Awaitable[None]]) -> None:
+        """Send every window that is left, reading ahead."""
+        sender, receiver = trio.open_memory_channel[Window](AHEAD)
+        failure: list[Exception] = []
+
+        async def read_ahead() -> None:
+            async with sender:
+                try:
+                    while (window := await self.next_window()) is not None:
+                        await sender.send(window)
+                except trio.BrokenResourceError:
+                    pass  # the client is gone
+                except Exception as error:
+                    failure.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_ahead)
+            async with receiver:
+                try:
+                    async for window in receiver:
+                        for piece in window:
+                            await send(piece)
+                except Exception as error:
+                    failure.insert(0, error)
+                    nursery.cancel_scope.cancel()
+        if failure:
+            raise failure[0]
+
+    def _read_next(self) -> Window | None:
+        spans = next(self._spans, None)
+        if spans is None:
+            return None
+        pieces = self._chunks.read(spans)
+        # One write per window instead of one per chunk; the copy costs 0.1 ms per MiB.
+        return [pieces[0] if len(pieces) == 1 else b"".join(pieces)]
+
+
+def read_all(chunks: ChunkStore, manifest: Manifest) -> Iterator[Piece]:
+    """The whole object, for commands and tests. Blocking."""
+    for spans in chunks.windows(manifest, 0, manifest.size, WINDOW_BYTES):
+        yield from chunks.read(spans)

@@ -1,0 +1,118 @@
+"""The run file of one process: which operations still run, as collection sees it.
+
+An operation is any PUT, GET, copy, list of parts or collection step. Each process publishes, in 8 bytes of its own
+file under `flock`, a lower bound of the collection epoch in which its oldest running operation began. A collector
+that has committed epoch E waits until every live process shows at least E. A dead process is known by its released
+lock, a slow or stopped one still holds it and is never ignored; no timeout decides anything.
+
+Two rules make it safe, and cheap (no system call on a request's path while the process is busy):
+
+1. Before an operation opens its first snapshot the published value is at most the epoch it will read there. Epochs
+   only grow, so any value read earlier will do; only a process that showed "idle" has to write first. If that write
+   comes after a collector looked, the snapshot comes after the collector's commit and sees its epoch.
+2. `tick` (once a second, and whenever a collector asks) reads the epoch anew and raises the published value to that
+   of the oldest operation, or to idle. In between, the value is too low, which only makes a collector wait.
+
+The lock is taken before the file gets its visible name: otherwise a collector could take it for dead.
+flock, not fcntl locks: those fall as soon as any descriptor of the file is closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+IDLE = (1 << 64) - 1
+
+
+class RunFile:
+    """This process's run file. Thread-safe. `run/<kind>-<writer, 8 hex digits>`."""
+
+    def __init__(self, directory: Path, kind: str, writer: int, read_epoch: Callable[[], int]) -> None:
+        self.path = directory / f"{kind}-{writer:08x}"
+        self._read_epoch = read_epoch
+        self._lock = threading.Lock()
+        self._running: dict[int, int] = {}  # epoch -> operations that began in it
+        hidden = directory / f".{kind}-{secrets.token_hex(16)}"
+        self._fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._epoch = read_epoch()
+        self._published = -1
+        self._publish(IDLE)
+        os.rename(hidden, self.path)
+
+    def begin(self) -> int:
+        """Start an operation; call before its first snapshot. Returns the token that `end` wants."""
+        with self._lock:
+            epoch = self._epoch
+            if self._published == IDLE:
+                self._publish(epoch)
+            self._running[epoch] = self._running.get(epoch, 0) + 1
+            return epoch
+
+    def end(self, token: int) -> None:
+        """The operation is over: it reads nothing more, and what it relied on is committed or forgotten."""
+        with self._lock:
+            left = self._running[token] - 1
+            if left:
+                self._running[token] = left
+            else:
+                del self._running[token]
+
+    def tick(self) -> int:
+        """Publish the present state; returns the published value. Reads the epoch: call it in a thread."""
+        epoch = self._read_epoch()
+        with self._lock:
+            self._epoch = max(self._epoch, epoch)
+            self._publish(min(self._running, default=IDLE))
+            return self._published
+
+    @property
+    def running(self) -> int:
+        """How many operations run now."""
+        with self._lock:
+            return sum(self._running.values())
+
+    def close(self) -> None:
+        """Remove the file and release the lock: from now on this process counts as gone."""
+        if self._fd >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _publish(self, value: int) -> None:
+        # No fsync: a power cut ends every operation anyway.
+        if value != self._published:
+            os.pwrite(self._fd, value.to_bytes(8, "little"), 0)
+            self._published = value
+
+
+def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
+    """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file."""
+    for path in sorted(directory.iterdir()):
+        kind, _, writer = path.name.rpartition("-")
+        if path.name.startswith(".") or not kind or not _is_free(path):
+            continue
+        yield int(writer, 16), path
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # its owner has just ended cleanly
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)

@@ -1,0 +1,99 @@
+"""What an object carries beside its bytes: parsed from the request that makes it, given back when it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from index.values import Checksum
+from vaultaire.s3 import checksums, dates, xml
+from vaultaire.s3.errors import S3Error
+from vaultaire.s3.headers import (
+    format_metadata,
+    format_system,
+    parse_metadata,
+    parse_system,
+    refuse_broken_promises,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from index.records import ObjectRecord
+    from vaultaire.s3.expected import Computed
+
+DEFAULT_CONTENT_TYPE = "binary/octet-stream"  # S3's own
+_ACCEPTED_ACLS = ("private", "bucket-owner-full-control", "bucket-owner-read")
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    content_type: str | None
+    headers: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...]
+
+
+def parse_attributes(fields: Mapping[bytes, str]) -> Attributes:
+    """Raises S3Error; also for headers whose promise this server would not keep."""
+    refuse_broken_promises(fields)
+    refuse_grants(fields)
+    if fields.get(b"x-amz-tagging"):
+        raise S3Error("NotImplemented", extra={"Header": "x-amz-tagging"})
+    content_type, headers = parse_system(fields)
+    return Attributes(content_type, headers, parse_metadata(fields))
+
+
+def refuse_grants(fields: Mapping[bytes, str]) -> None:
+    """Buckets are owner-enforced: an ACL that grants nothing to others is accepted, any other is refused."""
+    acl = fields.get(b"x-amz-acl")
+    if acl is not None and acl not in _ACCEPTED_ACLS:
+        raise S3Error("AccessControlListNotSupported")
+    if any(name.startswith(b"x-amz-grant-") for name in fields):
+        raise S3Error("AccessControlListNotSupported")
+
+
+def check_version(version_id: str | None) -> None:
+    """Without versioning there is one version of an object, `null`. Raises NoSuchVersion, InvalidArgument."""
+    if version_id is None or version_id == "null":
+        return
+    if not version_id:
+        raise S3Error("InvalidArgument", "Version id cannot be the empty string")
+    raise S3Error("NoSuchVersion", extra={"VersionId": version_id})
+
+
+def stored_checksum(computed: Computed) -> Checksum | None:
+    """The digest of a single body, as it is kept."""
+    if computed.algorithm is None or computed.checksum is None:
+        return None
+    return Checksum(computed.algorithm.value, "FULL_OBJECT", checksums.encode(computed.checksum))
+
+
+def checksum_headers(checksum: Checksum | None) -> list[tuple[bytes, bytes]]:
+    if checksum is None:
+        return []
+    return [
+        (f"x-amz-checksum-{checksum.algorithm.lower()}".encode(), checksum.value.encode()),
+        (b"x-amz-checksum-type", checksum.type.encode()),
+    ]
+
+
+def checksum_element(checksum: Checksum | None) -> xml.ChecksumElement | None:
+    """A stored checksum as XML shows it."""
+    if checksum is None:
+        return None
+    return xml.ChecksumElement(f"Checksum{checksum.algorithm}", checksum.value)
+
+
+def object_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
+    """What GET and HEAD answer about an object, without length and checksum."""
+    headers = [
+        (b"last-modified", dates.format_http(record.modified_ms).encode()),
+        (b"etag", b'"%s"' % record.etag.encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"content-type", (record.content_type or DEFAULT_CONTENT_TYPE).encode("latin-1", "replace")),
+    ]
+    if record.headers:
+        headers += format_system(record.headers)
+    if record.metadata:
+        headers += format_metadata(record.metadata)
+    return headers

@@ -1,0 +1,88 @@
+"""Operations on buckets: ListBuckets, CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html and its neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from index.buckets import create_bucket as create
+from index.buckets import delete_bucket as delete
+from index.buckets import list_buckets as list_all
+from index.errors import BucketExists
+from vaultaire.s3 import xml, xml_requests
+from vaultaire.s3.body import read_small_body
+from vaultaire.s3.call import Call, Response, xml_response
+from vaultaire.s3.errors import S3Error
+from vaultaire.s3.operations.parameters import parse_limit
+
+if TYPE_CHECKING:
+    from index.kv import Transaction
+
+
+async def list_buckets(call: Call) -> Response:
+    """The buckets of the caller's tenant, by name."""
+    tenant = call.principal.tenant
+    limit = parse_limit(call.query, "max-buckets", 10_000, maximum=10_000)
+    prefix, after = call.query.get("prefix", ""), call.query.get("continuation-token", "")
+    with call.store.kv.snapshot() as reader:
+        page = list_all(reader, owner=tenant, prefix=prefix, after=after, limit=limit)
+    buckets = [xml.ListedBucket(bucket.name, bucket.created_ms) for bucket in page.buckets]
+    token = buckets[-1].name if page.truncated else None
+    paged = any(name in call.query for name in ("max-buckets", "prefix", "continuation-token"))
+    body = xml.list_buckets(
+        tenant,
+        buckets,
+        prefix=call.query.get("prefix"),
+        continuation_token=token,
+        region=call.services.region if paged else None,
+    )
+    return xml_response(body)
+
+
+async def create_bucket(call: Call) -> Response:
+    """BucketAlreadyOwnedByYou if the caller's tenant has it, BucketAlreadyExists if another one has."""
+    name = call.bucket_name
+    assert name is not None
+    body = await read_small_body(call)
+    location = xml_requests.parse_create_bucket(body)
+    if location not in (None, call.services.region, "us-east-1"):
+        raise S3Error(
+            "InvalidLocationConstraint",
+            "The specified location-constraint is not valid",
+            extra={"LocationConstraint": location},
+        )
+    tenant, now_ms = call.principal.tenant, call.now_ms()
+
+    def commit(txn: Transaction) -> None:
+        create(txn, name, tenant, now_ms)
+
+    try:
+        await call.commit(commit)
+    except BucketExists as error:
+        code = "BucketAlreadyOwnedByYou" if error.owner == tenant else "BucketAlreadyExists"
+        raise S3Error(code, bucket=name) from None
+    return Response(200, [(b"location", b"/" + name.encode())])
+
+
+async def head_bucket(call: Call) -> Response:
+    with call.store.kv.snapshot() as reader:
+        call.bucket(reader)
+    return Response(200, [(b"x-amz-bucket-region", call.services.region.encode())])
+
+
+async def delete_bucket(call: Call) -> Response:
+    """Raises BucketNotEmpty. Uploads that are still open are aborted with it, as S3 does."""
+
+    def commit(txn: Transaction) -> None:
+        delete(txn, call.bucket(txn).name)
+
+    await call.commit(commit)
+    return Response(204)
+
+
+async def get_bucket_location(call: Call) -> Response:
+    with call.store.kv.snapshot() as reader:
+        call.bucket(reader)
+    return xml_response(xml.location_constraint(call.services.region))

@@ -1,0 +1,218 @@
+"""PutObject, GetObject, HeadObject, DeleteObject.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html and its neighbours.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from cas.manifest import Manifest
+from index.objects import delete_object as delete
+from index.objects import get_object as find
+from index.objects import put_object as put
+from index.records import ObjectRecord
+from vaultaire.reading import ObjectReader
+from vaultaire.s3 import conditions, ranges
+from vaultaire.s3.body import MAX_PUT_BYTES, new_digests, open_upload, plan_body, receive_upload
+from vaultaire.s3.call import Call, Response
+from vaultaire.s3.errors import S3Error
+from vaultaire.s3.headers import response_overrides
+from vaultaire.s3.operations.attributes import (
+    check_version,
+    checksum_headers,
+    object_headers,
+    parse_attributes,
+    stored_checksum,
+)
+
+if TYPE_CHECKING:
+    from index.kv import Transaction
+    from vaultaire.s3.call import Sender
+
+
+async def put_object(call: Call) -> Response:
+    """One body, whole and proven, becomes the current object."""
+    attributes = parse_attributes(call.headers)
+    plan = plan_body(call, max_bytes=MAX_PUT_BYTES)
+    wanted = conditions.parse_write(call.headers)
+    key = call.key
+    assert key is not None
+    with call.store.kv.snapshot() as reader:
+        # Early, so that a hopeless upload is refused before its body; the commit checks again.
+        bucket = call.bucket(reader)
+        if wanted is not None:
+            wanted.check(_etag(find(reader, bucket.id, key)))
+    digests = new_digests(plan)
+    with open_upload(call, plan, digests) as upload:
+        computed = await receive_upload(call, plan, digests, upload)
+        checksum = stored_checksum(computed)
+        record = ObjectRecord(
+            size=upload.size,
+            modified_ms=call.now_ms(),
+            etag=computed.md5.hex(),
+            owner=call.principal.tenant,
+            content_type=attributes.content_type,
+            headers=attributes.headers,
+            metadata=attributes.metadata,
+            checksum=checksum,
+            inline=upload.inline,
+            manifest=upload.manifest.encode() if upload.manifest is not None else None,
+            new_stored_bytes=upload.new_stored_bytes,
+        )
+
+        def commit(txn: Transaction) -> None:
+            bucket = call.bucket(txn)
+            if wanted is not None:
+                wanted.check(_etag(find(txn, bucket.id, key)))
+            put(txn, bucket.id, key, record, call.store.writer)
+
+        await call.commit(commit, upload.publications)
+        upload.committed = True
+    headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
+    return Response(200, headers)
+
+
+def _etag(record: ObjectRecord | None) -> str | None:
+    return None if record is None else record.etag
+
+
+def current_of(record: ObjectRecord) -> conditions.Current:
+    """What conditions are decided from."""
+    return conditions.Current(record.etag, record.size, record.modified_ms)
+
+
+async def get_object(call: Call) -> Response:
+    """The object, or a range of it; conditions are evaluated first."""
+    return await _get(call, body=True)
+
+
+async def head_object(call: Call) -> Response:
+    """GetObject without its body."""
+    return await _get(call, body=False)
+
+
+async def _get(call: Call, *, body: bool) -> Response:
+    resources = ExitStack()
+    try:
+        resources.enter_context(call.store.operation())
+        record = _current(call)
+        headers = object_headers(record)
+        current = current_of(record)
+        if conditions.check_read(call.headers, current) == "not-modified":
+            return Response(304, _not_modified_headers(headers), resources=resources)
+        status, (start, stop) = _select(call, record, current, headers)
+        if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
+            headers.extend(checksum_headers(record.checksum))
+        overrides = response_overrides(call.query, anonymous=False)
+        if overrides:
+            replaced = {name for name, _ in overrides}
+            headers = [*(h for h in headers if h[0] not in replaced), *overrides]
+        response = Response(status, headers, length=stop - start)
+        if body:
+            await _attach_body(call, record, start, stop, response, resources)
+    except BaseException:
+        resources.close()
+        raise
+    response.resources = resources
+    return response
+
+
+def _current(call: Call) -> ObjectRecord:
+    """Raises NoSuchBucket, AccessDenied, NoSuchVersion, NoSuchKey."""
+    assert call.key is not None
+    with call.store.kv.snapshot() as reader:
+        bucket = call.bucket(reader)
+        record = find(reader, bucket.id, call.key)
+    check_version(call.query.get("versionId"))
+    if record is None:
+        raise S3Error("NoSuchKey", key=call.key)
+    return record
+
+
+def _not_modified_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [h for h in headers if h[0] in (b"etag", b"last-modified", b"cache-control", b"expires")]
+
+
+def _select(
+    call: Call, record: ObjectRecord, current: conditions.Current, headers: list[tuple[bytes, bytes]]
+) -> tuple[int, tuple[int, int]]:
+    """(status, half-open byte range) that Range or partNumber ask for; adds the headers that go with it."""
+    part_number = call.query.get("partNumber")
+    range_header = call.header(b"range")
+    selected = None
+    if part_number is not None:
+        if range_header is not None:
+            raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+        selected = _part_range(part_number, record, headers)
+    elif range_header is not None and conditions.range_applies(call.headers, current):
+        selected = ranges.parse_range(range_header, record.size)
+    if selected is None or not record.size:
+        return 200, (0, record.size)
+    start, stop = selected
+    headers.append((b"content-range", f"bytes {start}-{stop - 1}/{record.size}".encode()))
+    return 206, selected
+
+
+def _part_range(text: str, record: ObjectRecord, headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
+        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
+    number = int(text)
+    parts = record.parts
+    if not parts:
+        if number == 1:
+            return 0, record.size
+        raise S3Error("InvalidPartNumber")
+    headers.append((b"x-amz-mp-parts-count", b"%d" % len(parts)))
+    if number > len(parts):
+        raise S3Error(
+            "InvalidPartNumber", extra={"PartNumberRequested": number, "ActualPartCount": len(parts)}
+        )
+    start = sum(part.size for part in parts[: number - 1])
+    return start, start + parts[number - 1].size
+
+
+async def _attach_body(
+    call: Call, record: ObjectRecord, start: int, stop: int, response: Response, resources: ExitStack
+) -> None:
+    if record.inline is not None or start == stop:
+        inline = record.inline or b""
+        response.body = inline if start == 0 and stop == len(inline) else inline[start:stop]
+        return
+    assert record.manifest is not None
+    services = call.services
+    lease = resources.enter_context(services.budget.admit())
+    manifest = Manifest.decode(record.manifest)
+    reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, start, stop)
+    # Read before the head is sent: damage found here is an honest error.
+    first = await reader.next_window()
+    assert first is not None
+    if sum(map(len, first)) == stop - start:
+        response.body = first[0] if len(first) == 1 else b"".join(first)
+        return
+
+    async def stream(send: Sender) -> None:
+        for piece in first:
+            await send(piece)
+        await reader.send_rest(send)
+
+    response.stream = stream
+
+
+async def delete_object(call: Call) -> Response:
+    """204, whether the object was there or not; with If-Match only if it matches."""
+    key = call.key
+    assert key is not None
+    check_version(call.query.get("versionId"))
+    wanted = conditions.parse_delete(call.headers)
+
+    def commit(txn: Transaction) -> None:
+        bucket = call.bucket(txn)
+        if wanted is not None:
+            found = find(txn, bucket.id, key)
+            wanted.check(None if found is None else current_of(found))
+        delete(txn, bucket.id, key, call.store.writer)
+
+    await call.commit(commit)
+    return Response(204)

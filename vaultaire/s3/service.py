@@ -1,0 +1,194 @@
+"""S3 over ASGI: authenticate, find the operation, run it, write its answer once.
+
+For every request, in this order: an id; the path and query as they came on the wire; the operation; the signature;
+the rights of the key; then the operation itself, which alone may read the body. So nothing unauthenticated changes
+anything, and a refused upload has sent no byte of its body (the connection sends `100 Continue` when the body is
+first read).
+
+Every answer carries `x-amz-request-id` and `x-amz-id-2`; an error's body names the same ids. What the layers below
+raise is translated in one table; anything unknown is logged with the request id and answered as InternalError.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from cas.errors import CasError, NoSpace, PackGone
+from index.errors import (
+    BucketExists,
+    BucketNotEmpty,
+    InvalidMarker,
+    NoSuchBucket,
+    NoSuchKey,
+    NoSuchUpload,
+)
+from index.kv import KvError, MapFull, StorePoisoned
+from index.objects import get_object as find_object
+from vaultaire.budget import BudgetExhausted
+from vaultaire.ingest import ClientGone
+from vaultaire.s3 import names, routing, sigv4, stubs, xml
+from vaultaire.s3.call import Call, Response, Services, xml_response
+from vaultaire.s3.errors import S3Error, to_xml
+from vaultaire.s3.headers import new_request_id
+from vaultaire.s3.operation import Operation
+from vaultaire.s3.operations import OPERATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from vaultaire.access import Principal
+
+    Scope = MutableMapping[str, Any]
+    Event = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[Event], Awaitable[None]]
+
+log = logging.getLogger("vaultaire.s3")
+
+
+class S3Service:
+    """The ASGI application for everything that is S3."""
+
+    def __init__(self, services: Services, host_id: str) -> None:
+        self._services = services
+        self._host_id = host_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_request_id()
+        method = scope["method"]
+        try:
+            response = await self._answer(scope, receive)
+        except S3Error as error:
+            response = self._refusal(scope, error, request_id)
+        except Exception as error:
+            response = self._refusal(scope, translate(error, request_id), request_id)
+        response.headers.append((b"x-amz-request-id", request_id.encode()))
+        response.headers.append((b"x-amz-id-2", self._host_id.encode()))
+        try:
+            await _write(response, method, send, request_id)
+        finally:
+            if response.resources is not None:
+                response.resources.close()
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        method, raw_path, raw_query = scope["method"], scope["raw_path"], scope["query_string"]
+        services = self._services
+        claim = sigv4.parse(method, raw_path, raw_query, scope["headers"], region=services.region)
+        principal, verified = self._authenticate(claim)
+        bucket, key = names.split_path(raw_path)
+        if bucket is not None:
+            names.check_bucket_name(bucket)
+        query = routing.parse_query(raw_query)
+        operation = routing.route(method, bucket, key, query, claim.headers)
+        handler = OPERATIONS.get(operation)
+        writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
+        if writes and not principal.can_write:
+            raise S3Error("AccessDenied")
+        call = Call(
+            services,
+            scope["scheme"],
+            method,
+            bucket,
+            key,
+            query,
+            claim.headers,
+            claim,
+            verified,
+            principal,
+            receive,
+        )
+        if handler is None:
+            return _stub(call, operation)
+        return await handler.run(call)
+
+    def _authenticate(self, claim: sigv4.Claim) -> tuple[Principal, sigv4.Verified]:
+        """Raises AccessDenied (anonymous), InvalidAccessKeyId, SignatureDoesNotMatch, ..."""
+        if claim.auth is sigv4.Auth.ANONYMOUS:
+            raise S3Error("AccessDenied")
+        services = self._services
+        with services.store.kv.snapshot() as reader:
+            principal = services.keyring.lookup(reader, claim.access_key)
+        secret_key = principal.secret_key if principal is not None else None
+        verified = sigv4.verify(claim, secret_key, services.clock())
+        if principal is None:  # verify has refused it: this is for the reader, and for whoever changes verify
+            raise S3Error("InvalidAccessKeyId")
+        return principal, verified
+
+    def _refusal(self, scope: Scope, error: S3Error, request_id: str) -> Response:
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
+        if error.status == 304:
+            return Response(304, headers)
+        resource = scope["raw_path"].decode("latin-1")
+        body = to_xml(error, resource, request_id, self._host_id)
+        return Response(error.status, [(b"content-type", b"application/xml"), *headers], body)
+
+
+def _stub(call: Call, operation: Operation) -> Response:
+    """The answer of an operation that is not built: the documented empty form, or NotImplemented."""
+    with call.store.kv.snapshot() as reader:
+        bucket = call.bucket(reader) if call.bucket_name is not None else None
+        if call.key is not None and bucket is not None and find_object(reader, bucket.id, call.key) is None:
+            raise S3Error("NoSuchKey", key=call.key)
+    if operation in (Operation.GET_BUCKET_ACL, Operation.GET_OBJECT_ACL):
+        assert bucket is not None
+        return xml_response(xml.access_control_policy(bucket.owner))
+    answer = stubs.stub(operation)
+    return xml_response(answer.body, answer.status) if answer.body else Response(answer.status)
+
+
+def translate(error: Exception, request_id: str) -> S3Error:
+    """What the layers below raise, in S3's terms. Anything else is our fault: logged, and InternalError."""
+    match error:
+        case ClientGone():
+            return S3Error("IncompleteBody")
+        case BudgetExhausted():
+            return S3Error("SlowDown")
+        case NoSuchBucket():
+            return S3Error("NoSuchBucket", bucket=error.name)
+        case BucketNotEmpty():
+            return S3Error("BucketNotEmpty", bucket=error.name)
+        case BucketExists():
+            return S3Error("BucketAlreadyExists", bucket=error.name)
+        case NoSuchKey():
+            return S3Error("NoSuchKey", key=error.key)
+        case NoSuchUpload():
+            return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
+        case InvalidMarker():
+            return S3Error("InvalidArgument", "Invalid marker.", extra={"ArgumentValue": error.marker})
+        case NoSpace() | MapFull():
+            log.error("out of space: %s", error)
+            return S3Error("InsufficientStorage", str(error))
+        case PackGone() | StorePoisoned():
+            log.error("request %s: %s", request_id, error)
+            return S3Error("ServiceUnavailable")
+        case KvError() | CasError():
+            log.error("request %s: %s", request_id, error)
+            return S3Error("InternalError")
+    log.error("request %s failed", request_id, exc_info=error)
+    return S3Error("InternalError")
+
+
+async def _write(response: Response, method: str, send: Send, request_id: str) -> None:
+    headers = response.headers
+    streaming = response.stream is not None
+    length = response.length if response.length is not None else len(response.body)
+    if response.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % length))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if method == "HEAD" or not streaming:
+        body = b"" if method == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        return
+    assert response.stream is not None
+
+    async def send_piece(piece: bytes | memoryview) -> None:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    try:
+        await response.stream(send_piece)
+    except (CasError, KvError):
+        # The head is out: the honest answer is a body that ends short, which the connection makes of the raise.
+        log.exception("request %s: reading failed after the head was sent", request_id)
+        raise
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

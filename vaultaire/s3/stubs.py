@@ -1,0 +1,85 @@
+"""What S3 answers about configurations that nobody set: the whole truth as long as they cannot be set here.
+
+Tools probe these before they do anything else (mc, Terraform, the SDKs' waiters); a 501 stops some of them. Only for
+operations that are not built; the bucket must have been found, and the caller allowed in, before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vaultaire.s3 import xml
+from vaultaire.s3.errors import S3Error
+from vaultaire.s3.operation import Operation
+
+
+class Stub(NamedTuple):
+    status: int
+    body: bytes
+
+
+_NOTHING_LISTED = "<IsTruncated>false</IsTruncated>"
+_BODIES: dict[Operation, bytes] = {
+    Operation.GET_BUCKET_VERSIONING: xml.versioning_configuration(None),
+    Operation.GET_BUCKET_REQUEST_PAYMENT: xml.request_payment(),
+    Operation.GET_BUCKET_LOGGING: xml.empty("BucketLoggingStatus"),
+    Operation.GET_BUCKET_NOTIFICATION_CONFIGURATION: xml.empty("NotificationConfiguration"),
+    Operation.GET_BUCKET_ACCELERATE_CONFIGURATION: xml.empty("AccelerateConfiguration"),
+    Operation.GET_OBJECT_TAGGING: xml.document("Tagging", "<TagSet></TagSet>"),
+    Operation.LIST_BUCKET_ANALYTICS_CONFIGURATIONS: xml.document(
+        "ListBucketAnalyticsConfigurationResult", _NOTHING_LISTED
+    ),
+    Operation.LIST_BUCKET_INTELLIGENT_TIERING_CONFIGURATIONS: xml.document(
+        "ListBucketIntelligentTieringConfigurationsResult", _NOTHING_LISTED
+    ),
+    Operation.LIST_BUCKET_INVENTORY_CONFIGURATIONS: xml.document(
+        "ListInventoryConfigurationsResult", _NOTHING_LISTED
+    ),
+    Operation.LIST_BUCKET_METRICS_CONFIGURATIONS: xml.document(
+        "ListMetricsConfigurationsResult", _NOTHING_LISTED
+    ),
+}
+
+_ERRORS: dict[Operation, tuple[str, str | None]] = {
+    Operation.GET_BUCKET_POLICY: ("NoSuchBucketPolicy", None),
+    Operation.GET_BUCKET_POLICY_STATUS: ("NoSuchBucketPolicy", None),
+    Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION: ("NoSuchLifecycleConfiguration", None),
+    Operation.GET_BUCKET_TAGGING: ("NoSuchTagSet", None),
+    Operation.GET_BUCKET_CORS: ("NoSuchCORSConfiguration", None),
+    Operation.GET_BUCKET_ENCRYPTION: ("ServerSideEncryptionConfigurationNotFoundError", None),
+    Operation.GET_BUCKET_WEBSITE: ("NoSuchWebsiteConfiguration", None),
+    Operation.GET_BUCKET_OWNERSHIP_CONTROLS: ("OwnershipControlsNotFoundError", None),
+    Operation.GET_BUCKET_REPLICATION: ("ReplicationConfigurationNotFoundError", None),
+    Operation.GET_PUBLIC_ACCESS_BLOCK: ("NoSuchPublicAccessBlockConfiguration", None),
+    Operation.GET_OBJECT_LOCK_CONFIGURATION: ("ObjectLockConfigurationNotFoundError", None),
+    Operation.GET_OBJECT_RETENTION: ("InvalidRequest", "Bucket is missing Object Lock Configuration"),
+    Operation.GET_OBJECT_LEGAL_HOLD: ("InvalidRequest", "Bucket is missing Object Lock Configuration"),
+    Operation.CORS_PREFLIGHT: ("AccessForbidden", None),
+}
+
+# Removing what was never set succeeds on S3.
+_NO_CONTENT = frozenset(
+    (
+        Operation.DELETE_BUCKET_CORS,
+        Operation.DELETE_BUCKET_ENCRYPTION,
+        Operation.DELETE_BUCKET_LIFECYCLE,
+        Operation.DELETE_BUCKET_OWNERSHIP_CONTROLS,
+        Operation.DELETE_BUCKET_POLICY,
+        Operation.DELETE_BUCKET_REPLICATION,
+        Operation.DELETE_BUCKET_TAGGING,
+        Operation.DELETE_BUCKET_WEBSITE,
+        Operation.DELETE_OBJECT_TAGGING,
+        Operation.DELETE_PUBLIC_ACCESS_BLOCK,
+    )
+)
+
+
+def stub(operation: Operation) -> Stub:
+    """The answer of an operation that is not built. Raises its documented S3Error, or NotImplemented."""
+    body = _BODIES.get(operation)
+    if body is not None:
+        return Stub(200, body)
+    if operation in _NO_CONTENT:
+        return Stub(204, b"")
+    code, message = _ERRORS.get(operation, ("NotImplemented", f"{operation.value} is not implemented"))
+    raise S3Error(code, message)
