@@ -169,7 +169,10 @@ class ChunkStore:
     # --- care for packs -----------------------------------------------------------------------------------------
 
     def seal_idle(self, now: float) -> None:
-        """Seal packs whose first byte is SEAL_AFTER_SECONDS old, and write down how packs ended. Call it regularly."""
+        """Seal packs whose first byte is SEAL_AFTER_SECONDS old, and commit how packs ended. Call it now and then.
+
+        `now` is by the store's clock (`time.monotonic` unless it was given another). Raises what the map raises.
+        """
         self._appender.seal(born_before=now - SEAL_AFTER_SECONDS)
         self._settle_ended()
 

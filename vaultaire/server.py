@@ -71,8 +71,8 @@ async def serve_worker(
 ) -> int:
     """Serve `app` on the bound `sockets` (closed on return) until stopped; returns the exit code.
 
-    Must run in the main thread, for the signals. Raises hypercorn.utils.LifespanFailureError, with the app's message,
-    if it does not start up.
+    Must run in the main thread, for the signals. Raises AppFailed, in a group, if the app does not start up or its
+    lifespan does not last.
     """
     stop = stop or Stop()
     hypercorn = hypercorn_config(config)
@@ -109,6 +109,20 @@ async def serve_worker(
     return stop.exit_code
 
 
+class AppFailed(LifespanFailureError):
+    """The app did not start up, or its lifespan ended with an error; its text is the app's own message.
+
+    A subclass, as Hypercorn lets none but that pass.
+    """
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(stage, message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class StrictLifespan(Lifespan):
     """Hypercorn's, but an app is served only after it said it has started up, and only while its lifespan lasts.
 
@@ -128,13 +142,15 @@ class StrictLifespan(Lifespan):
         except Exception as error:
             if _has_failure(error):
                 raise
-            raise LifespanFailureError("serving" if self._completed else "startup", str(error)) from error
+            raise AppFailed("serving" if self._completed else "startup", str(error)) from error
         if not self._completed:
-            raise LifespanFailureError("startup", "the app ended without having started")
+            raise AppFailed("startup", "the app ended without having started")
 
     async def asgi_send(self, message: Any) -> None:  # noqa: ANN401  # likewise
         if message["type"] == "lifespan.startup.complete":
             self._completed = True
+        if message["type"] == "lifespan.startup.failed":
+            raise AppFailed("startup", message.get("message", ""))
         await super().asgi_send(message)
 
     async def wait_for_completed_startup(self) -> None:
@@ -147,8 +163,8 @@ class StrictLifespan(Lifespan):
 def _has_failure(error: Exception) -> bool:
     """The app has said itself what is wrong (Hypercorn raises that inside the app)."""
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(LifespanFailureError) is not None
-    return isinstance(error, LifespanFailureError)
+        return error.subgroup(AppFailed) is not None
+    return isinstance(error, AppFailed)
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], stop: Stop) -> None:

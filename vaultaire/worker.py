@@ -10,11 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
-from hypercorn.utils import LifespanFailureError
 
 from vaultaire.child import EX_CONFIG, Orders, take_orders
 from vaultaire.errors import StoreError
-from vaultaire.server import Stop, serve_worker
+from vaultaire.server import AppFailed, Stop, serve_worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ def main() -> int:
     sockets = [socket.socket(fileno=descriptor) for descriptor in orders.sockets]
     try:
         return _serve(orders, sockets)
-    except* (StoreError, LifespanFailureError, OSError) as group:
+    except* (StoreError, AppFailed, OSError) as group:
         for error in _leaves(group):
             print(f"vaultaire: {error}", file=sys.stderr)
     return EX_CONFIG

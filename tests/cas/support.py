@@ -6,6 +6,8 @@ import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hypothesis import strategies as st
+
 from cas.catalog import TABLES
 from cas.chunk import Identity
 from cas.memory_packs import MemoryPacks
@@ -82,3 +84,22 @@ def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """`data` in pieces that end at these offsets (modulo its length)."""
     ends = sorted({cut % (len(data) + 1) for cut in cuts} | {len(data)})
     return [data[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def words(length: int, seed: int = 0) -> bytes:
+    text = b" ".join(b"word%d" % (n * 7919 % 251 + seed) for n in range(length // 5 + 1))
+    return text[:length]
+
+
+contents = st.one_of(
+    st.builds(noise, st.integers(0, 30_000), st.integers(0, 9)),
+    st.builds(words, st.integers(0, 30_000), st.integers(0, 9)),
+    st.builds(lambda part, times: part * times, st.binary(min_size=1, max_size=300), st.integers(0, 200)),
+)
+
+
+def running(rig: Rig, data: bytes) -> tuple[Ingest, Manifest]:
+    """An ingest whose frames are written but not published."""
+    ingest = rig.store.ingest()
+    ingest.feed(data)
+    return ingest, ingest.finish()

@@ -88,6 +88,18 @@ def test_pack_row_comes_back(wanted: PackRow):
     assert PackRow.decode(b"", wanted.encode() + b"a newer field") == wanted
 
 
+def test_bytes_of_rows_are_pinned():
+    """As FORMAT.md lays them out."""
+    assert placement_rows(0x0102030405060708, 92, Codec.RAW, 84, 3000, [5, 6], 7)[1].hex() == (
+        "12" "0102030405060708" "0000005c" "0015" "00000bb8" "00000005" "00000006" "00000008"
+    )  # fmt: skip
+    row = PackRow(PackState.SEALED, PackKind.NODE, 1, 2, True, True, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert row.encode().hex() == (
+        "01020203" "00000001" "00000000" "0000000000000002" "0000000000000003" "0000000000000004" "0000000000000005"
+        "00000006" "00000007" "00000009" "0000000000000008" "000000000000000a"
+    )  # fmt: skip
+
+
 def test_unknown_pack_row_is_refused():
     data = bytearray(PackRow(PackState.OPEN, PackKind.DATA, 0, 0).encode())
     for position, value in ((0, 2), (1, 9), (2, 9), (3, 0x80)):

@@ -299,6 +299,15 @@ def test_node_of_another_level_is_corrupt():
         decode_node(node[:4] + b"\x02" + node[5:], 0)
 
 
+def test_bytes_of_manifests_are_pinned():
+    """As FORMAT.md lays them out."""
+    leaf = pack(0, [Entry(ChunkId(b"c" * 32), 1, 2)])
+    assert Manifest(0, 2, leaf).encode().hex() == "010000010000000000000002" + "63" * 32 + "0000000100000002"
+    branch = pack(1, [Entry(ChunkId(b"n" * 32), 1, 2)])
+    assert Manifest(1, 2, branch).encode()[44:].hex() == "00000000000000010000000000000002"
+    assert encode_node(0, leaf).hex() == "56744e6401000001" + leaf.hex()
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_no_manifest(data: bytes):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -414,6 +415,25 @@ def test_new_table_appears_in_a_store_that_exists(tmp_path, kv):
         assert reader.get("srv.new", b"k") == b"v"
         assert reader.get(T, b"a") == b"v"
     kv.close()
+
+
+def test_rows_of_the_engine_have_the_documented_bytes(tmp_path, kv):
+    kv.commit(putting(b"a"))
+    with kv._env.begin() as txn:
+        header, applied = txn.get(b"\0kv.header"), txn.get(b"\0kv.applied")
+    frame = bytes.fromhex("0001004400000000")
+    assert (
+        header[:-4] == b"VltH" + frame + STORE_ID + kv.generation + (1 << 30).to_bytes(8, "big") + TUNING.boot
+    )
+    chain = segment_path(tmp_path / "journal", 1).read_bytes()[104:136]
+    offset = 136 + 1 + 1 + len(T) + 4 + 8 + 1 + 1
+    numbers = b"".join(number.to_bytes(8, "big") for number in (1, 1, offset))
+    assert applied[:-4] == b"VltA" + frame + numbers + chain
+    assert applied[-4:] == zlib.crc32(
+        b"\0" + len(b"\0kv.applied").to_bytes(2, "big") + b"\0kv.applied" + applied[:-4]
+    ).to_bytes(4, "little")
+    with kv._env.begin(db=kv._tables[T][0]) as txn:
+        assert txn.get(b"a") == b"v" + zlib.crc32(T.encode() + b"\0\0\1" + b"a" + b"v").to_bytes(4, "little")
 
 
 # Damaged values

@@ -10,11 +10,9 @@ from tests.s3.clients.tools import environment, make_large_file, program, run, s
 
 FOLDER = Path(__file__).parent / "js"
 OLD_NODE = (  # the SDK's own advice about the age of Node, and Node's hint how to see more of it
-    "NodeDeprecationWarning",
     "NodeVersionSupportWarning",
+    "versions published after",
     "node >=",
-    "no longer support Node",
-    "a.co/",
     "To continue receiving updates",
     "More information can be found",
     "`node --trace-warnings",
@@ -25,7 +23,9 @@ OLD_NODE = (  # the SDK's own advice about the age of Node, and Node's hint how 
 def node(server, bucket, home):
     command = [program("node", how="install Node.js 20 or later"), str(FOLDER / "client.mjs")]
     if not (FOLDER / "node_modules" / "@aws-sdk" / "client-s3").is_dir():
-        pytest.skip(f"the client @aws-sdk/client-s3 is not installed (npm ci --prefix {FOLDER.relative_to(Path.cwd())})")
+        pytest.skip(
+            f"the client @aws-sdk/client-s3 is not installed (npm ci --prefix {FOLDER.relative_to(Path.cwd())})"
+        )
     variables = environment(server, home, ENDPOINT=server.url, BUCKET=bucket)
 
     def call(*trips: str, timeout: float = 180.0, **more: str) -> None:

@@ -24,12 +24,8 @@ import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 const { ENDPOINT, BUCKET: Bucket } = process.env;
 const MIB = 1 << 20;
 
-const client = new S3Client({
-  endpoint: ENDPOINT,
-  region: "us-east-1",
-  forcePathStyle: true,
-  maxAttempts: 1,
-});
+const options = { endpoint: ENDPOINT, region: "us-east-1", forcePathStyle: true, maxAttempts: 1 };
+const client = new S3Client(options);
 
 // Bytes that neither compress nor repeat, the same in every run.
 function data(size, seed) {
@@ -102,23 +98,14 @@ async function names() {
 
 async function presigned() {
   const Key = "presigned +ü";
-  const put = await getSignedUrl(client, new PutObjectCommand({ Bucket, Key, ContentType: "text/x" }), {
-    expiresIn: 60,
-    unhoistableHeaders: new Set(["x-amz-checksum-crc32"]),
-  });
-  const body = "by url";
-  const stored = await fetch(put.replace(/&x-amz-checksum-crc32=[^&]*/, ""), { method: "PUT", body });
-  // The SDK signs the checksum of an empty body into such a URL; without it the signature cannot hold, with it the
-  // checksum cannot. Either way the server must say so, and must not store the body.
-  if (!stored.ok) {
-    assert.ok([400, 403].includes(stored.status));
-    await stored.text();
-    await client.send(new PutObjectCommand({ Bucket, Key, Body: body }));
-  }
-  const get = await getSignedUrl(client, new GetObjectCommand({ Bucket, Key }), { expiresIn: 60 });
-  const answer = await fetch(get);
-  assert.equal(answer.status, 200);
-  assert.equal(await answer.text(), body);
+  // By default the SDK signs the checksum of an empty body into a URL for PUT, which no body can then fulfil.
+  const signer = new S3Client({ ...options, requestChecksumCalculation: "WHEN_REQUIRED" });
+  const put = await getSignedUrl(signer, new PutObjectCommand({ Bucket, Key }), { expiresIn: 60 });
+  const stored = await fetch(put, { method: "PUT", body: "by url" });
+  assert.equal(stored.status, 200, await stored.text());
+  const get = await getSignedUrl(signer, new GetObjectCommand({ Bucket, Key }), { expiresIn: 60 });
+  assert.equal(await (await fetch(get)).text(), "by url");
+  signer.destroy();
 }
 
 async function errors() {

@@ -1,0 +1,123 @@
+"""Reading takes few requests, bounded memory, and never serves a wrong byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from cas.adoption import inspect
+from cas.errors import CorruptChunk, MissingChunk, PackUnreadable
+from tests.cas.support import REAL, Rig, noise, words
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_windows_are_of_the_size_asked_for(rig: Rig):
+    manifest, _ = rig.put(noise(100_000))
+    sizes = [
+        sum(span.stop - span.start for span in spans)
+        for spans in rig.store.windows(manifest, 10, 90_010, 8192)
+    ]
+    assert sum(sizes) == 90_000
+    assert all(8192 <= size < 8192 + 1024 for size in sizes[:-1])
+
+
+def test_locate_and_windows_agree(rig: Rig):
+    manifest, _ = rig.put(noise(300_000))
+    with rig.kv.snapshot() as reader:
+        located = rig.store.locate(reader, manifest, 1000, 200_000)
+    assert located == [span for spans in rig.store.windows(manifest, 1000, 200_000, 5000) for span in spans]
+
+
+def test_neighbouring_frames_are_read_at_once():
+    rig = Rig(REAL)
+    manifest, _ = rig.put(noise(3_000_000))
+    rig.packs.reads.clear()
+    with rig.kv.snapshot() as reader:
+        spans = rig.store.locate(reader, manifest, 0, manifest.size)
+    rig.packs.reads.clear()
+    rig.store.read(spans)
+    assert len({(span.placement.pack, span.placement.frame) for span in spans}) > 8
+    assert len(rig.packs.reads) == 1
+
+
+def test_of_a_raw_frame_only_the_wanted_chunk_is_read():
+    rig = Rig(REAL)
+    manifest, _ = rig.put(noise(200_000))
+    rig.packs.reads.clear()
+    assert rig.get(manifest, 100_000, 100_001) == noise(200_000)[100_000:100_001]
+    ((_, _, length),) = rig.packs.reads
+    assert length <= 131_072
+
+
+def test_decoded_frames_are_kept_for_a_while():
+    rig = Rig(REAL)
+    manifest, _ = rig.put(words(200_000))
+    rig.get(manifest)
+    rig.packs.reads.clear()
+    assert rig.get(manifest, window=10_000) == words(200_000)
+    assert not rig.packs.reads
+
+
+def test_cache_is_bounded():
+    rig = Rig(REAL)
+    rig.store._frames._cache._limit = 1 << 20
+    data = words(5_000_000)
+    manifest, _ = rig.put(data)
+    assert rig.get(manifest, window=1 << 20) == data
+    assert rig.store._frames._cache._held <= 1 << 20
+
+
+@pytest.mark.parametrize("data", [noise(60_000), words(60_000)], ids=["raw", "zstd"])
+def test_wrong_bytes_are_never_served(data: bytes):
+    rig, pack = Rig(REAL), 1 << 32 | 1
+    manifest, _ = rig.put(data)
+    clean = bytes(rig.packs.volatile[pack])
+    first = inspect(rig.packs, pack).frames[0]
+    start = first.offset + first.header.header_length
+    for position in range(start, len(clean), max(1, (len(clean) - start) // 60)):
+        rig.packs.volatile[pack][position] ^= 0x04
+        store = rig.open(2)  # nothing is cached
+        (spans,) = store.windows(manifest, 0, manifest.size, 1 << 20)
+        with pytest.raises(CorruptChunk) as caught:
+            store.read(spans)
+        assert caught.value.pack == pack
+        rig.packs.volatile[pack][position] ^= 0x04
+    assert rig.get(manifest) == data
+
+
+def test_damage_elsewhere_in_a_raw_frame_does_not_matter():
+    rig = Rig()
+    data = noise(60_000)
+    manifest, _ = rig.put(data)
+    rig.packs.volatile[1 << 32 | 1][-1] ^= 1
+    assert rig.get(manifest, 0, 30_000) == data[:30_000]
+    with pytest.raises(CorruptChunk):
+        rig.get(manifest, 0, 60_000)
+
+
+def test_pack_cut_short_or_missing_or_unreadable_is_said_so(rig: Rig):
+    manifest, _ = rig.put(noise(5000))
+    pack = 1 << 32 | 1
+    data = rig.packs.volatile[pack]
+    rig.packs.volatile[pack] = data[:1000]
+    with pytest.raises(CorruptChunk, match="ends before"):
+        rig.get(manifest)
+    del rig.packs.volatile[pack]
+    with pytest.raises(MissingChunk) as caught:
+        rig.get(manifest)
+    assert caught.value.pack == pack
+    rig.packs.volatile[pack] = data
+    rig.packs.unreadable.add(pack)
+    with pytest.raises(PackUnreadable):
+        rig.get(manifest)
+
+
+def test_damaged_node_is_noticed(rig: Rig):
+    manifest, _ = rig.put(noise(300_000))
+    node_pack = max(rig.packs.volatile)
+    rig.packs.volatile[node_pack][-1] ^= 1
+    with rig.kv.snapshot() as reader, pytest.raises(CorruptChunk):
+        rig.open(2).locate(reader, manifest, 0, manifest.size)
