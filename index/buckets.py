@@ -7,6 +7,7 @@ in a new one of the same name. Names are checked by the caller (`vaultaire.s3.na
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from index import ids, tree
@@ -88,10 +89,13 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     return record
 
 
+_decode = lru_cache(maxsize=1024)(BucketRecord.decode)  # every request asks for its bucket
+
+
 def _by_row(row: bytes, value: bytes | None) -> BucketRecord:
     if value is None:
         raise CorruptRecord("bucket name", f"bucket {decode_id(row)} has no record")
-    return BucketRecord.decode(value)
+    return _decode(value)
 
 
 def _delete_prefix(txn: Transaction, table: str, prefix: bytes) -> None:

@@ -222,7 +222,9 @@ def _code(error: lmdb.Error) -> int:
 
 def is_full(error: lmdb.Error) -> bool:
     """No room in the map or on the disk: the transaction is lost, the environment is sound."""
-    return isinstance(error, lmdb.MapFullError | lmdb.DiskError | lmdb.TxnFullError) or _code(error) in NO_ROOM
+    return (
+        isinstance(error, lmdb.MapFullError | lmdb.DiskError | lmdb.TxnFullError) or _code(error) in NO_ROOM
+    )
 
 
 def is_damage(error: lmdb.Error) -> bool:

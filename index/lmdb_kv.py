@@ -4,20 +4,7 @@ Guarantees beyond the contract in `index.kv`: safe among processes that share th
 survives `kill -9` at any instruction and a power cut at any write; LMDB may be deleted and comes back from the last
 checkpoint and the journal. Formats, opening and recovery: index/SCHEMA.md.
 
-One commit step, under the commit lock (`flock` on `journal/`, and LMDB's own write lock inside it):
-
-1. Refuse if `run/poisoned` exists. Read the applied position: sequence, and where the next journal record goes.
-2. Run each function in a child transaction; a failing one fails alone.
-3. Write one journal record of the mutations at that position, and sync it.
-4. Commit LMDB, which holds the rows and the new position, with `metasync=False`: that keeps LMDB sound, and a power
-   cut that undoes the last commits is made good from the journal at the next start.
-
-A crash between 3 and 4 leaves a record that nobody was told about: the next writer overwrites it, or the next
-recovery applies it. If 4 fails the record is erased before anyone is told and before the lock is released; where that
-is impossible, or after any failed sync, the store is poisoned.
-
-Why a lock around LMDB's: LMDB gives up its write lock inside a failing commit, so a sibling could write its record
-at the same position before we erase ours. `flock` on the directory needs no file and falls with its process.
+Reading is LMDB (`index.lmdb_view`); a durable step is `index.committer`; this module opens, groups and measures.
 
 A write transaction begins and ends in one call, hence in one thread: py-lmdb does not check, and the next writer
 would hang. Processes are spawned, never forked with an engine open. An engine is closed by its owner, after all calls.
@@ -25,49 +12,39 @@ would hang. Processes are spawned, never forked with an engine open. An engine i
 
 from __future__ import annotations
 
-import fcntl
-import os
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
 
 from index import checkpoint
+from index.committer import Committer
 from index.environment import (
-    APPLIED_KEY,
     EnvironmentHeader,
     NotRecovered,
     Table,
     Tuning,
     ViewDamaged,
-    encode_position,
-    is_damage,
-    is_full,
     open_environment,
     open_tables,
     read_header,
     read_position,
     translate,
     translated,
-    write_engine_row,
 )
 from index.fileops import FileOps
-from index.journal import Position, encode_record, record_checksum
 from index.kv import CorruptValue, KvError, MapFull, Outcome, StorePoisoned
-from index.lmdb_view import LmdbTransaction, Snapshot
-from index.poison import poison_path, poison_reason, set_poison
+from index.lmdb_view import Snapshot
+from index.poison import poison_path, poison_reason
 from index.recovery import DEFAULT_MAP_SIZE_BYTES, RecoveryReport, recover
-from index.segments import NoRoom, SegmentWriter, SyncFailed, list_segments, segment_path
+from index.segments import list_segments, segment_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from index.checkpoint import Checkpoint
-    from index.journal import Mutations
     from index.kv import Transaction
 
 __all__ = ["EngineStatistics", "LmdbKv", "NotRecovered", "RecoveryReport", "Tuning", "ViewDamaged", "recover"]
@@ -93,9 +70,8 @@ class LmdbKv:
         env: lmdb.Environment,
         tables: dict[str, Table],
         header: EnvironmentHeader,
+        committer: Committer,
         *,
-        writer_tag: bytes,
-        segment_bytes: int,
         clock: Callable[[], float],
         files: FileOps,
         tuning: Tuning,
@@ -104,19 +80,10 @@ class LmdbKv:
         self._env = env
         self._tables = tables
         self._header = header
-        self._writer_tag = writer_tag
+        self._committer = committer
         self._clock = clock
         self._files = files
         self._tuning = tuning
-        self._poison_path = str(poison_path(directory))
-        self._poison_reason: str | None = None
-        self._journal = directory / "journal"
-        self._segments = SegmentWriter(
-            self._journal, files, segment_bytes=segment_bytes, zero_ahead_bytes=tuning.zero_ahead_bytes
-        )
-        self._lock_fd = files.open(self._journal, os.O_RDONLY | os.O_DIRECTORY)
-        self._thread_lock = threading.Lock()
-        self._lock_owner: int | None = None  # thread that runs a step
 
     @classmethod
     def open(
@@ -154,17 +121,18 @@ class LmdbKv:
                 env.set_mapsize(header.map_size_bytes)
             handles = open_tables(env, tables)
             env.reader_check()
-            return cls(
+            committer = Committer(
                 directory,
                 env,
                 handles,
-                header,
+                store_id=store_id,
                 writer_tag=writer_tag,
                 segment_bytes=segment_bytes,
                 clock=clock,
                 files=files,
                 tuning=tuning,
             )
+            return cls(directory, env, handles, header, committer, clock=clock, files=files, tuning=tuning)
         except BaseException:
             env.close()
             raise
@@ -205,7 +173,7 @@ class LmdbKv:
         while len(outcomes) < len(fns):
             step = fns[len(outcomes) : len(outcomes) + width]
             try:
-                outcomes += self._step(step)
+                outcomes += self._committer.step(step)
             except MapFull as error:
                 # One by one from here on: what fits still succeeds, and deletes make room.
                 width = 1
@@ -217,143 +185,12 @@ class LmdbKv:
                 outcomes += [Outcome(None, error, 0)] * (len(fns) - len(outcomes))
         return outcomes
 
-    def _step(self, fns: Sequence[Callable[[Transaction], T]]) -> list[Outcome[T]]:
-        """One durable step for the first of `fns`, as many as a batch may hold (at least one)."""
-        with self._writing() as txn:
-            applied = read_position(txn)
-            outcomes, changes = self._run(txn, fns, applied.sequence)
-            if changes:
-                self._make_durable(txn, applied, changes)
-            return outcomes
-
-    def _run(
-        self, txn: lmdb.Transaction[bytes], fns: Sequence[Callable[[Transaction], T]], sequence: int
-    ) -> tuple[list[Outcome[T]], list[Mutations]]:
-        outcomes: list[Outcome[T]] = []
-        changes: list[Mutations] = []
-        size = 0
-        deadline = self._tuning.monotonic() + self._tuning.batch_seconds
-        for fn in fns:
-            # A single function needs no child: if it fails, the whole transaction goes.
-            child = txn if len(fns) == 1 else self._env.begin(write=True, parent=txn)
-            view = LmdbTransaction(child, self._tables, sequence + len(changes) + 1)
-            outcome = _run_alone(view, fn)
-            if outcome.error is not None:
-                child.abort()
-            else:
-                if child is not txn:
-                    child.commit()
-                changes.append(view.mutations)
-                size += view.size
-            outcomes.append(outcome)
-            if size >= self._tuning.batch_bytes or self._tuning.monotonic() >= deadline:
-                break
-        return outcomes, changes
-
-    def _make_durable(
-        self, txn: lmdb.Transaction[bytes], applied: Position, changes: Sequence[Mutations]
-    ) -> None:
-        at = self._rotate(applied) if self._segments.is_full(applied) else applied
-        record = encode_record(
-            changes,
-            store_id=self._header.store_id,
-            first_sequence=at.sequence + 1,
-            wall_ms=max(0, int(self._clock() * 1000)),
-            writer_tag=self._writer_tag,
-            chain=at.chain,
-        )
-        sequence, offset = at.sequence + len(changes), at.offset + len(record)
-        after = Position(sequence, at.segment, offset, record_checksum(record))
-        write_engine_row(
-            txn, APPLIED_KEY, encode_position(after)
-        )  # all that may need room, before the journal
-        try:
-            self._segments.append(at, record)
-            self._files.commit(txn)
-        except NoRoom as error:
-            self._withdraw(at, record)
-            raise MapFull(str(error)) from error
-        except SyncFailed as error:
-            self._segments.try_erase(at, len(record))
-            raise self.poison(str(error)) from error
-        except lmdb.Error as error:
-            if not is_full(error):
-                self.poison(f"LMDB failed to commit: {error}")
-            self._withdraw(at, record)
-            raise translate(error) if is_full(error) else StorePoisoned(str(error)) from error
-        except BaseException:
-            if self._is_applied(applied):  # an interrupt may arrive after LMDB's commit: then it stands
-                self._withdraw(at, record)
-            raise
-
-    def _withdraw(self, at: Position, record: bytes) -> None:
-        """Make sure that a record whose commit failed can never be replayed; else poison."""
-        try:
-            self._segments.erase(at, len(record))
-        except SyncFailed as error:
-            raise self.poison(str(error)) from error
-
-    def _is_applied(self, position: Position) -> bool:
-        with translated(), self._env.begin() as txn:
-            return read_position(txn) == position
-
-    def _rotate(self, applied: Position) -> Position:
-        try:
-            return self._segments.rotate(applied)
-        except NoRoom as error:
-            raise MapFull(str(error)) from error
-        except SyncFailed as error:
-            raise self.poison(str(error)) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """The commit lock and a write transaction, which is aborted at the end unless it was committed."""
-        thread = threading.get_ident()
-        if self._lock_owner == thread:
-            raise RuntimeError("commit() inside a function of a commit")
-        with self._thread_lock:
-            self._lock_owner = thread
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-            try:
-                self._refuse_poisoned()
-                txn = self._env.begin(write=True)
-                try:
-                    yield txn
-                finally:
-                    txn.abort()
-            except lmdb.Error as error:
-                if is_damage(error):
-                    raise self.poison(f"LMDB: {error}") from error
-                raise translate(error) from error
-            except ViewDamaged as error:
-                raise self.poison(str(error)) from error
-            finally:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
-                self._lock_owner = None
-
-    # Poison
-
     def poison(self, reason: str) -> StorePoisoned:
         """Forbid every further commit, in all processes, until a restart has rebuilt LMDB. Returns what to raise.
 
-        The owner may call it too: for instance when CorruptValue shows that LMDB's file is damaged. Never raises:
-        if the mark cannot be made, this process at least commits no more.
+        For an owner who sees that LMDB's file is damaged (CorruptValue, ViewDamaged). Never raises.
         """
-        if self._poison_reason is None:
-            self._poison_reason = reason
-            try:
-                set_poison(self._directory, reason, self._files)
-            except OSError as error:
-                self._poison_reason = f"{reason}; {self._poison_path} could not be made: {error}"
-        return StorePoisoned(
-            f"the metadata store is poisoned: {self._poison_reason}; restart all its processes"
-        )
-
-    def _refuse_poisoned(self) -> None:
-        if self._poison_reason is None and os.access(self._poison_path, os.F_OK):
-            self._poison_reason = poison_reason(self._directory) or "by another process"
-        if self._poison_reason is not None:
-            raise self.poison(self._poison_reason)
+        return self._committer.poison(reason)
 
     # Checkpoints
 
@@ -363,10 +200,9 @@ class LmdbKv:
             sequence = reader.sequence
         newest = checkpoint.newest(self._directory)
         since = newest.position.segment if newest is not None else 0
+        journal = self._directory / "journal"
         grown = sum(
-            segment_path(self._journal, first).stat().st_size
-            for first in list_segments(self._journal)
-            if first >= since
+            _bytes(segment_path(journal, first)) for first in list_segments(journal) if first >= since
         )
         least = self._tuning.checkpoint_least_bytes
         due = grown >= (least if newest is None else max(least, newest.length // 2))
@@ -388,7 +224,7 @@ class LmdbKv:
                 raise self.poison(f"found while writing a checkpoint: {error}") from error
 
     def _write_checkpoint(self) -> Checkpoint | None:
-        self._begin_segment()
+        self._committer.begin_segment()
         made = checkpoint.make(
             self._env, self._directory, store_id=self._header.store_id, clock=self._clock, files=self._files
         )
@@ -399,15 +235,6 @@ class LmdbKv:
         checkpoint.prune(self._directory, self._files, verified=made)
         return made
 
-    def _begin_segment(self) -> None:
-        """Rotate, so that the segments before can be cut."""
-        with self._writing() as txn:
-            applied = read_position(txn)
-            at = self._rotate(applied)
-            if at != applied:
-                write_engine_row(txn, APPLIED_KEY, encode_position(at))
-                self._files.commit(txn)
-
     def statistics(self) -> EngineStatistics:
         with translated(), self._env.begin() as txn:
             stats = [txn.stat(), *(txn.stat(handle) for handle, _ in self._tables.values())]
@@ -417,32 +244,14 @@ class LmdbKv:
             sequence=sequence,
             used_bytes=pages * stats[0]["psize"],
             file_bytes=(self._directory / "meta" / "data.mdb").stat().st_size,
-            journal_bytes=_folder_bytes(self._journal),
+            journal_bytes=_folder_bytes(self._directory / "journal"),
             checkpoint_bytes=_folder_bytes(self._directory / "checkpoint"),
         )
 
     def close(self) -> None:
         """Let go of everything; idempotent. No snapshot may be in use."""
         self._env.close()
-        self._segments.close()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-
-def _run_alone(view: LmdbTransaction, fn: Callable[[Transaction], T]) -> Outcome[T]:
-    """Raises what LMDB could not do: that concerns the whole batch."""
-    try:
-        value = fn(view)
-    except Exception as error:
-        if isinstance(view.failure, MapFull | ViewDamaged):
-            raise view.failure from error
-        return Outcome(None, view.failure or error, 0)
-    if isinstance(view.failure, MapFull | ViewDamaged):
-        raise view.failure
-    if view.failure is not None:
-        return Outcome(None, view.failure, 0)
-    return Outcome(value, None, view.sequence)
+        self._committer.close()
 
 
 def _open_recovered(meta: Path, table_count: int, map_size_bytes: int, tuning: Tuning) -> lmdb.Environment:
@@ -463,7 +272,8 @@ def _check_identity(
 ) -> EnvironmentHeader:
     try:
         with translated(), env.begin() as txn:
-            header, applied = read_header(txn), read_position(txn)
+            header = read_header(txn)
+        segment = _missing_segment(env, directory / "journal")
     except ViewDamaged as error:
         raise NotRecovered(f"{directory / 'meta'}: {error}") from error
     if header.store_id != store_id:
@@ -472,17 +282,29 @@ def _check_identity(
         raise NotRecovered(f"{directory / 'meta'} was rebuilt meanwhile")
     if header.boot != tuning.boot:
         raise NotRecovered(f"{directory / 'meta'} was not recovered since this machine started")
-    if not segment_path(directory / "journal", applied.segment).exists():
-        raise NotRecovered(f"journal segment {applied.segment} is missing")
+    if segment is not None:
+        raise NotRecovered(f"journal segment {segment} is missing")
     return header
 
 
+def _missing_segment(env: lmdb.Environment, journal: Path) -> Path | None:
+    """The segment that LMDB says is written now, if it is not there. A sibling may rotate and cut meanwhile."""
+    segment = None
+    for _ in range(3):
+        with translated(), env.begin() as txn:
+            segment = segment_path(journal, read_position(txn).segment)
+        if segment.exists():
+            return None
+    return segment
+
+
 def _folder_bytes(folder: Path) -> int:
-    """Files may come and go meanwhile."""
-    total = 0
-    for path in folder.iterdir():
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
+    return sum(_bytes(path) for path in folder.iterdir())
+
+
+def _bytes(path: Path) -> int:
+    """Files may go meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -15,7 +15,7 @@ the truth, and never half of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cas.store import ChunkStore, Publication
-
     from index.kv import OrderedMap, Transaction
 
 T = TypeVar("T")
@@ -39,7 +38,7 @@ MAX_BATCH = 256  # requests per round; bounds how long LMDB's write lock is held
 class _Request:
     publications: Sequence[Publication]
     fn: Callable[[Transaction], Any]
-    done: trio.Event = field(default_factory=trio.Event)
+    task: trio.lowlevel.Task
     outcome: Outcome[Any] | None = None
 
     def __call__(self, txn: Transaction) -> Any:  # noqa: ANN401  # whatever fn returns
@@ -65,11 +64,11 @@ class Committer:
 
         Returns only when decided, even if cancelled meanwhile (the cancellation is delivered afterwards).
         """
-        request = _Request(publications, fn)
+        request = _Request(publications, fn, trio.lowlevel.current_task())
         self._waiting.append(request)
         self._wake.set()
-        with trio.CancelScope(shield=True):
-            await request.done.wait()
+        # What a shielded scope around an event would do, at a fifth of the price: 64 clients, 64 waits a round.
+        await trio.lowlevel.wait_task_rescheduled(_not_now)
         assert request.outcome is not None
         result: T = request.outcome.unwrap()
         return result
@@ -100,7 +99,7 @@ class Committer:
             if isinstance(error, StorePoisoned):
                 self._on_poisoned()
         for request in batch:
-            request.done.set()
+            trio.lowlevel.reschedule(request.task)
 
     def _commit_batch(self, batch: list[_Request]) -> None:
         ready = self._sync(batch)
@@ -136,6 +135,11 @@ class Committer:
             _settle(request, committed=False)
             return False
         return True
+
+
+def _not_now(_: object) -> trio.lowlevel.Abort:
+    """A cancellation waits until the commit is decided."""
+    return trio.lowlevel.Abort.FAILED
 
 
 def _settle(request: _Request, *, committed: bool) -> None:

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from cas.store import ChunkStore, Ingest, Publication
-
     from cas.manifest import Manifest
+    from cas.store import ChunkStore, Ingest, Publication
     from vaultaire.budget import Lease, MemoryBudget
     from vaultaire.commit import Committer
     from vaultaire.threads import Threads

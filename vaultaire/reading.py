@@ -16,9 +16,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from cas.store import ChunkStore
-
     from cas.manifest import Manifest
+    from cas.store import ChunkStore
     from vaultaire.budget import Lease
     from vaultaire.threads import Threads
 

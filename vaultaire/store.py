@@ -20,17 +20,17 @@ import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, Self
 
-from cas.store import ChunkStore
-
 from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import read_epoch
 from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
 from cas.packs import LocalPacks
+from cas.store import ChunkStore
 from index.lmdb_kv import LmdbKv, recover
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
 from vaultaire.runfile import RunFile, dead_writers
+from vaultaire.threads import frame_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +60,11 @@ class Store:
         self.writer = writer
         self._lock_fd = lock_fd
         self.run_file = RunFile(directory / "run", kind, writer, self._read_epoch)
+        self._frame_threads = frame_threads()
         self.packs = LocalPacks(directory / "packs")
-        self.chunks = ChunkStore(kv, self.packs, identity, writer)
+        self.chunks = ChunkStore(
+            kv, self.packs, identity, writer, self.run_file, parallel_map=self._frame_threads.map
+        )
 
     @classmethod
     def open(cls, directory: Path, *, kind: Kind, create: bool = False) -> Store:
@@ -121,6 +124,7 @@ class Store:
         try:
             self.chunks.close()
         finally:
+            self._frame_threads.shutdown()
             self.kv.close()
             self.run_file.close()
             os.close(self._lock_fd)

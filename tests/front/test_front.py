@@ -135,19 +135,19 @@ def test_stalled_reader_does_not_delay_the_stop_beyond_the_grace(start_front):
         children = front.children()
         code, seconds = front.stop()
         assert code == 0
-        assert seconds < GRACE_SECONDS + 1
+        assert seconds < GRACE_SECONDS + 2  # a stop that waits for the client never ends
         assert not any(map(is_alive, children))
 
 
 def test_stop_closes_idle_connections_at_once_and_lets_running_requests_end(start_front):
     with start_front(grace_seconds=10) as front, front.connect() as idle, front.connect() as busy:
         assert idle.request(GET).status == 200
-        busy.send("GET /slow?seconds=0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        busy.send("GET /slow?seconds=1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: connections(front) == 3)
         begin = time.monotonic()
         front.process.terminate()
         assert idle.is_closed()
-        assert time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin < 1
         answer = busy.response()
         assert (answer.body, answer.headers["connection"]) == (b"slow", "close")
         assert busy.is_closed()

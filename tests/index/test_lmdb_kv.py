@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import zlib
@@ -199,6 +201,39 @@ def test_full_disk_fails_one_step_and_poisons_nothing(tmp_path, effect):
     assert not poison_path(tmp_path).exists()
     shutil.rmtree(tmp_path / "meta")
     assert rows_after_recovery(tmp_path) == acknowledged
+
+
+def commit_with_limited_files(directory: Path) -> None:
+    """In its own process: no file may grow past 64 KiB for a while, so that LMDB's real commit fails in the middle."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    kv = open_engine(directory, segment_bytes=1 << 14)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, limits[1]))
+    acknowledged: Rows = {}
+    failures = 0
+    for number in range(60):
+        if number == 50:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        try:
+            kv.commit(putting(b"%d" % number, b"x" * 2500))
+            acknowledged[T, b"%d" % number] = b"x" * 2500
+        except MapFull:
+            failures += 1
+    assert 30 < failures < 50
+    assert rows_of(kv) == acknowledged
+    kv.close()
+    assert rows_after_recovery(directory) == acknowledged
+    shutil.rmtree(directory / "meta")
+    assert rows_after_recovery(directory) == acknowledged
+
+
+def test_commit_that_lmdb_itself_cannot_finish_leaves_no_ghost(tmp_path):
+    recover_engine(tmp_path)
+    code = (
+        "from pathlib import Path; from tests.index.test_lmdb_kv import commit_with_limited_files; "
+        f"commit_with_limited_files(Path({str(tmp_path)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_batch_without_room_is_run_again_one_by_one(tmp_path):

@@ -133,11 +133,10 @@ async def test_a_poisoned_store_is_reported_and_every_waiter_is_told(
 
 async def test_what_was_handed_over_before_the_end_is_still_decided(kv):
     committer = Committer(kv, Chunks(), lambda: None)
-    async with trio.open_nursery() as outer:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(committer.run)
-            outer.start_soon(committer.commit, lambda txn: txn.put("t", b"k", b"v"))
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        nursery.start_soon(committer.run)
+        outer.start_soon(committer.commit, lambda txn: txn.put("t", b"k", b"v"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
     with kv.snapshot() as reader:
         assert reader.get("t", b"k") == b"v"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from functools import partial
 from pathlib import Path
@@ -120,14 +121,18 @@ async def test_request_that_does_not_end_has_no_more_than_the_grace(listener, au
 
 
 class FaultyListener:
-    """Accepts as told by a list of errors and sockets."""
+    """Accepts as told by a list of errors and sockets; cancels `scope` after the last."""
 
-    def __init__(self, listener, outcomes):
+    def __init__(self, listener, outcomes, scope):
         self.fileno = listener.fileno
         self.outcomes = outcomes
+        self.scope = scope
 
     def accept(self):
-        outcome = self.outcomes.pop(0) if self.outcomes else BlockingIOError()
+        if not self.outcomes:
+            self.scope.cancel()
+            raise BlockingIOError
+        outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome, None
@@ -144,12 +149,12 @@ async def test_accepting_survives_clients_that_leave_and_a_lack_of_descriptors(
     accepted = []
     outcomes = [
         ConnectionAbortedError(),
-        OSError(24, "too many open files"),
+        OSError(errno.EMFILE, "too many"),
         "a",
-        OSError(113, "no route"),
+        OSError(errno.EHOSTUNREACH, ""),
         "b",
     ]
-    with socket.create_connection(listener.getsockname()), trio.move_on_after(1):
-        await accept(FaultyListener(listener, outcomes), Idle, accepted.append)
+    with socket.create_connection(listener.getsockname()), trio.CancelScope() as scope:
+        await accept(FaultyListener(listener, outcomes, scope), Idle, accepted.append)
     assert accepted == ["a", "b"]
     assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -107,12 +107,12 @@ def test_killed_worker_is_replaced_while_requests_go_on(start):
         assert len(before) == 3
         victim = int(front.get("/process").body)
         kill(victim)
-        begin = time.monotonic()
         for _ in range(20):
             assert front.get("/plain").status == 200
         eventually(lambda: len(front.children() - before) == 1)
-        assert time.monotonic() - begin < 2
-        assert front.stop() == (0, pytest.approx(0, abs=GRACE_SECONDS))
+        code, seconds = front.stop()
+        assert code == 0
+        assert seconds < GRACE_SECONDS
         assert "start it again" in front.log()
 
 
@@ -138,18 +138,16 @@ def test_killed_supervisor_takes_everything_along_and_the_port_is_free_again(sta
     with start("tests.front.maintenance", workers=2) as front:
         children = front.children()
         kill(front.process.pid)
-        begin = time.monotonic()
         with start(workers=1, port=front.port) as second:
             assert second.get("/plain").status == 200
-            assert time.monotonic() - begin < 4  # 2 for an idle machine
         eventually(lambda: not any(map(is_alive, children)))
 
 
 @pytest.mark.parametrize("app", ["build_broken", "build_raising"])
 def test_server_whose_app_cannot_start_ends_with_its_message(start, app):
     front = start("", f"tests.front.app:{app}")
-    with pytest.raises(AssertionError, match="the disk is not there"):
-        front.__enter__()
+    with pytest.raises(AssertionError, match="the disk is not there"), front:
+        pass  # it must not come to this
     assert front.process.returncode == EX_CONFIG
 
 

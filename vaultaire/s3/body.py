@@ -6,7 +6,6 @@ Both return only after length, chunk signatures, trailers and every digest the c
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ from vaultaire.s3.expected import Digests, parse_expected
 from vaultaire.s3.sigv4 import Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vaultaire.s3.call import Call
     from vaultaire.s3.expected import Computed, Expected
 
@@ -84,26 +81,21 @@ def _parse_length(text: str | None, name: bytes) -> int | None:
     return int(text)
 
 
-@contextmanager
-def open_upload(
+def new_upload(
     call: Call, plan: BodyPlan, digests: Digests, *, inline_max_bytes: int = INLINE_MAX_BYTES
-) -> Iterator[Upload]:
-    """An admitted upload, inside its operation. Raises BudgetExhausted."""
+) -> Upload:
+    """An upload; its `with` raises BudgetExhausted."""
     services = call.services
-    with (
-        services.store.operation(),
-        Upload(
-            services.store.chunks,
-            services.committer,
-            services.budget,
-            services.threads,
-            decoder=plan.decoder,
-            digests=digests,
-            max_bytes=MAX_PUT_BYTES,
-            inline_max_bytes=inline_max_bytes,
-        ) as upload,
-    ):
-        yield upload
+    return Upload(
+        services.store.chunks,
+        services.committer,
+        services.budget,
+        services.threads,
+        decoder=plan.decoder,
+        digests=digests,
+        max_bytes=MAX_PUT_BYTES,
+        inline_max_bytes=inline_max_bytes,
+    )
 
 
 def new_digests(plan: BodyPlan, default: Algorithm | None = None) -> Digests:

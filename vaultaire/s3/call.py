@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cas.store import Publication
-
     from index.kv import Reader, Transaction
     from index.records import BucketRecord
     from vaultaire.access import Keyring, Principal
@@ -74,6 +73,7 @@ class Call:
     scheme: str
     method: str
     bucket_name: str | None
+    found_bucket: BucketRecord | None  # as it was when the request began; commits look again
     key: bytes | None  # as decoded once from the wire: 1 to 1,024 bytes of UTF-8
     query: dict[str, str]
     headers: dict[bytes, str]  # lower-case names; repeated ones joined with ","
@@ -92,11 +92,17 @@ class Call:
     def now_ms(self) -> int:
         return int(self.services.clock() * 1000)
 
+    def require_bucket(self) -> BucketRecord:
+        """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""
+        return self._allowed(self.bucket_name, self.found_bucket)
+
     def bucket(self, reader: Reader, name: str | None = None) -> BucketRecord:
-        """The bucket of this request (or `name`), if the caller may use it. Raises NoSuchBucket, AccessDenied."""
+        """The bucket of this request (or `name`) as `reader` sees it. Raises NoSuchBucket, AccessDenied."""
         name = name or self.bucket_name
         assert name is not None
-        record = get_bucket(reader, name)
+        return self._allowed(name, get_bucket(reader, name))
+
+    def _allowed(self, name: str | None, record: BucketRecord | None) -> BucketRecord:
         if record is None:
             raise S3Error("NoSuchBucket", bucket=name)
         if record.owner != self.principal.tenant and not self.principal.root:

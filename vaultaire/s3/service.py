@@ -15,6 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from cas.errors import CasError, NoSpace, PackGone
+from index.buckets import get_bucket
 from index.errors import (
     BucketExists,
     BucketNotEmpty,
@@ -37,6 +38,7 @@ from vaultaire.s3.operations import OPERATIONS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from index.records import BucketRecord
     from vaultaire.access import Principal
 
     Scope = MutableMapping[str, Any]
@@ -75,8 +77,8 @@ class S3Service:
         method, raw_path, raw_query = scope["method"], scope["raw_path"], scope["query_string"]
         services = self._services
         claim = sigv4.parse(method, raw_path, raw_query, scope["headers"], region=services.region)
-        principal, verified = self._authenticate(claim)
         bucket, key = names.split_path(raw_path)
+        principal, verified, found = self._authenticate(claim, bucket)
         if bucket is not None:
             names.check_bucket_name(bucket)
         query = routing.parse_query(raw_query)
@@ -90,6 +92,7 @@ class S3Service:
             scope["scheme"],
             method,
             bucket,
+            found,
             key,
             query,
             claim.headers,
@@ -102,18 +105,21 @@ class S3Service:
             return _stub(call, operation)
         return await handler.run(call)
 
-    def _authenticate(self, claim: sigv4.Claim) -> tuple[Principal, sigv4.Verified]:
-        """Raises AccessDenied (anonymous), InvalidAccessKeyId, SignatureDoesNotMatch, ..."""
+    def _authenticate(
+        self, claim: sigv4.Claim, bucket: str | None
+    ) -> tuple[Principal, sigv4.Verified, BucketRecord | None]:
+        """Who asks, the proof, and the bucket as the same snapshot shows it. Raises AccessDenied (anonymous), InvalidAccessKeyId, SignatureDoesNotMatch, ..."""
         if claim.auth is sigv4.Auth.ANONYMOUS:
             raise S3Error("AccessDenied")
         services = self._services
         with services.store.kv.snapshot() as reader:
             principal = services.keyring.lookup(reader, claim.access_key)
+            found = get_bucket(reader, bucket) if bucket is not None else None
         secret_key = principal.secret_key if principal is not None else None
         verified = sigv4.verify(claim, secret_key, services.clock())
         if principal is None:  # verify has refused it: this is for the reader, and for whoever changes verify
             raise S3Error("InvalidAccessKeyId")
-        return principal, verified
+        return principal, verified, found
 
     def _refusal(self, scope: Scope, error: S3Error, request_id: str) -> Response:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
@@ -127,7 +133,7 @@ class S3Service:
 def _stub(call: Call, operation: Operation) -> Response:
     """The answer of an operation that is not built: the documented empty form, or NotImplemented."""
     with call.store.kv.snapshot() as reader:
-        bucket = call.bucket(reader) if call.bucket_name is not None else None
+        bucket = call.require_bucket() if call.bucket_name is not None else None
         if call.key is not None and bucket is not None and find_object(reader, bucket.id, call.key) is None:
             raise S3Error("NoSuchKey", key=call.key)
     if operation in (Operation.GET_BUCKET_ACL, Operation.GET_OBJECT_ACL):

@@ -67,8 +67,7 @@ async def create_bucket(call: Call) -> Response:
 
 
 async def head_bucket(call: Call) -> Response:
-    with call.store.kv.snapshot() as reader:
-        call.bucket(reader)
+    call.require_bucket()
     return Response(200, [(b"x-amz-bucket-region", call.services.region.encode())])
 
 
@@ -83,6 +82,5 @@ async def delete_bucket(call: Call) -> Response:
 
 
 async def get_bucket_location(call: Call) -> Response:
-    with call.store.kv.snapshot() as reader:
-        call.bucket(reader)
+    call.require_bucket()
     return xml_response(xml.location_constraint(call.services.region))

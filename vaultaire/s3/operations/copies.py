@@ -30,7 +30,6 @@ from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 
 if TYPE_CHECKING:
     from cas.store import Publication
-
     from index.kv import Reader, Transaction
     from index.records import ObjectRecord
     from index.values import Checksum

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 
 async def delete_objects(call: Call) -> Response:
-    with call.store.kv.snapshot() as reader:
-        call.bucket(reader)
+    call.require_bucket()
     request = xml_requests.parse_delete_objects(await read_small_body(call))
 
     def commit(txn: Transaction) -> tuple[list[xml.Deleted], list[xml.DeleteFailed]]:

@@ -23,7 +23,7 @@ from vaultaire.s3 import checksums, conditions, xml, xml_requests
 from vaultaire.s3.body import (
     MAX_PUT_BYTES,
     new_digests,
-    open_upload,
+    new_upload,
     plan_body,
     read_small_body,
     receive_upload,
@@ -103,7 +103,7 @@ async def upload_part(call: Call) -> Response:
         _, upload_record = _find_upload(call, reader, identifier)
     _check_part_algorithm(upload_record, plan.expected.algorithm)
     digests = new_digests(plan, _algorithm(upload_record))
-    with open_upload(call, plan, digests, inline_max_bytes=-1) as upload:
+    with new_upload(call, plan, digests, inline_max_bytes=-1) as upload:
         computed = await receive_upload(call, plan, digests, upload)
         assert upload.manifest is not None
         checksum = stored_checksum(computed)

@@ -15,7 +15,7 @@ from index.objects import put_object as put
 from index.records import ObjectRecord
 from vaultaire.reading import ObjectReader
 from vaultaire.s3 import conditions, ranges
-from vaultaire.s3.body import MAX_PUT_BYTES, new_digests, open_upload, plan_body, receive_upload
+from vaultaire.s3.body import MAX_PUT_BYTES, new_digests, new_upload, plan_body, receive_upload
 from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.headers import response_overrides
@@ -39,13 +39,13 @@ async def put_object(call: Call) -> Response:
     wanted = conditions.parse_write(call.headers)
     key = call.key
     assert key is not None
-    with call.store.kv.snapshot() as reader:
-        # Early, so that a hopeless upload is refused before its body; the commit checks again.
-        bucket = call.bucket(reader)
-        if wanted is not None:
+    # Early, so that a hopeless upload is refused before its body; the commit checks again.
+    bucket = call.require_bucket()
+    if wanted is not None:
+        with call.store.kv.snapshot() as reader:
             wanted.check(_etag(find(reader, bucket.id, key)))
     digests = new_digests(plan)
-    with open_upload(call, plan, digests) as upload:
+    with new_upload(call, plan, digests) as upload:
         computed = await receive_upload(call, plan, digests, upload)
         checksum = stored_checksum(computed)
         record = ObjectRecord(
@@ -94,36 +94,50 @@ async def head_object(call: Call) -> Response:
 
 
 async def _get(call: Call, *, body: bool) -> Response:
+    # Begun before the snapshot is taken: from then on collection waits for this read.
+    run_file = call.store.run_file
+    token = run_file.begin()
     resources = ExitStack()
+    resources.callback(run_file.end, token)
     try:
-        resources.enter_context(call.store.operation())
-        record = _current(call)
-        headers = object_headers(record)
-        current = current_of(record)
-        if conditions.check_read(call.headers, current) == "not-modified":
-            return Response(304, _not_modified_headers(headers), resources=resources)
-        status, (start, stop) = _select(call, record, current, headers)
-        if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
-            headers.extend(checksum_headers(record.checksum))
-        overrides = response_overrides(call.query, anonymous=False)
-        if overrides:
-            replaced = {name for name, _ in overrides}
-            headers = [*(h for h in headers if h[0] not in replaced), *overrides]
-        response = Response(status, headers, length=stop - start)
-        if body:
-            await _attach_body(call, record, start, stop, response, resources)
+        response, record, start, stop = _head(call)
+        if body and start < stop:
+            if record.inline is None:
+                await _attach_stream(call, record, (start, stop), response, resources)
+            else:
+                response.body = record.inline[start:stop]
     except BaseException:
         resources.close()
         raise
-    response.resources = resources
+    if response.stream is None:
+        resources.close()
+    else:
+        response.resources = resources
     return response
+
+
+def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
+    """(the answer without its body, the object, the bytes asked for)."""
+    record = _current(call)
+    headers = object_headers(record)
+    current = current_of(record)
+    if conditions.check_read(call.headers, current) == "not-modified":
+        return Response(304, _not_modified_headers(headers)), record, 0, 0
+    status, (start, stop) = _select(call, record, current, headers)
+    if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
+        headers.extend(checksum_headers(record.checksum))
+    overrides = response_overrides(call.query, anonymous=False) if call.query else []
+    if overrides:
+        replaced = {name for name, _ in overrides}
+        headers = [*(h for h in headers if h[0] not in replaced), *overrides]
+    return Response(status, headers, length=stop - start), record, start, stop
 
 
 def _current(call: Call) -> ObjectRecord:
     """Raises NoSuchBucket, AccessDenied, NoSuchVersion, NoSuchKey."""
     assert call.key is not None
+    bucket = call.require_bucket()
     with call.store.kv.snapshot() as reader:
-        bucket = call.bucket(reader)
         record = find(reader, bucket.id, call.key)
     check_version(call.query.get("versionId"))
     if record is None:
@@ -173,31 +187,27 @@ def _part_range(text: str, record: ObjectRecord, headers: list[tuple[bytes, byte
     return start, start + parts[number - 1].size
 
 
-async def _attach_body(
-    call: Call, record: ObjectRecord, start: int, stop: int, response: Response, resources: ExitStack
+async def _attach_stream(
+    call: Call, record: ObjectRecord, selected: tuple[int, int], response: Response, resources: ExitStack
 ) -> None:
-    if record.inline is not None or start == stop:
-        inline = record.inline or b""
-        response.body = inline if start == 0 and stop == len(inline) else inline[start:stop]
-        return
+    """Read the first window now: damage found before the head is sent is an honest error."""
     assert record.manifest is not None
     services = call.services
     lease = resources.enter_context(services.budget.admit())
     manifest = Manifest.decode(record.manifest)
-    reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, start, stop)
-    # Read before the head is sent: damage found here is an honest error.
+    reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, *selected)
     first = await reader.next_window()
     assert first is not None
-    if sum(map(len, first)) == stop - start:
+    if sum(map(len, first)) == selected[1] - selected[0]:
         response.body = first[0] if len(first) == 1 else b"".join(first)
-        return
 
     async def stream(send: Sender) -> None:
         for piece in first:
             await send(piece)
         await reader.send_rest(send)
 
-    response.stream = stream
+    if not response.body:
+        response.stream = stream
 
 
 async def delete_object(call: Call) -> Response:
