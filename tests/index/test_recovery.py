@@ -459,6 +459,22 @@ def test_record_of_a_sibling_that_died_before_its_lmdb_commit_is_overwritten(tmp
     assert rows_after_recovery(tmp_path) == live
 
 
+def test_record_of_a_dead_sibling_is_cut_off_when_a_checkpoint_begins_a_segment(tmp_path):
+    """Else it would stand at the end of the old segment, with the sequence that the new segment begins with."""
+    fill(tmp_path, 3)
+    survivor = open_engine(tmp_path)
+    run_dying_sibling(tmp_path, b"ghost", 60, 1 << 20)
+    survivor.write_checkpoint()
+    for number in range(3, 6):
+        put(survivor, number)
+    survivor.close()
+    drop_lmdb(tmp_path)
+    assert rows_after_recovery(tmp_path) == expected(6)
+    drop_lmdb(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint")
+    assert rows_after_recovery(tmp_path) == expected(6)
+
+
 def test_record_of_a_dead_sibling_is_applied_if_nobody_wrote_after_it(tmp_path):
     """Nobody was told, so either outcome is right; but LMDB and a rebuild must agree."""
     fill(tmp_path, 2)

@@ -97,12 +97,18 @@ def new_server(tmp_path: Path, variant: Variant, certificate: Certificate) -> It
     _needs_linux()
     made: list[Server] = []
 
-    def make(*arguments: str, name: str = "data", workers: int | None = None) -> Server:
+    def make(
+        *arguments: str,
+        name: str = "data",
+        workers: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Server:
         server = Server(
             tmp_path / name,
             workers=workers or variant.workers,
             certificate=certificate if variant.tls else None,
             arguments=arguments,
+            environment=environment or {},
         )
         made.append(server)
         _running.append(server)

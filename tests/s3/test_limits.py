@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -83,8 +86,6 @@ def test_200_stalled_uploads_stay_within_the_memory_bound_and_starve_nobody(new_
 
 
 def test_8_parallel_uploads_stay_within_the_memory_bound(new_server, rng):
-    from concurrent.futures import ThreadPoolExecutor
-
     with new_server() as server, PeakMemory(server) as peak:
         s3 = make_boto_client(server)
         s3.create_bucket(Bucket="parallel")
@@ -93,6 +94,57 @@ def test_8_parallel_uploads_stay_within_the_memory_bound(new_server, rng):
             list(pool.map(lambda n: s3.put_object(Bucket="parallel", Key=f"k{n}", Body=bodies[n]), range(8)))
         s3.close()
     assert 0 < peak.bytes < WORKER_BOUND, f"{peak.bytes / MIB:.0f} MiB"
+
+
+class Slow:
+    """A body of `length` bytes, nothing of which was there before, made as it is read."""
+
+    def __init__(self, rng, length: int) -> None:
+        self._random = random.Random(rng.getrandbits(64))
+        self._left = length
+
+    def __iter__(self):
+        while self._left:
+            piece = self._random.randbytes(min(MIB, self._left))
+            self._left -= len(piece)
+            yield piece
+
+
+def upload_8_to_a_slow_disk(new_server, rng, length: int) -> int:
+    """Peak RssAnon of the worker while 8 uploads run at once into packs that take 20 MB/s."""
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parent / "slow_disk"),
+        "VAULTAIRE_TEST_PACK_BYTES_PER_SECOND": "20e6",
+    }
+    with new_server(environment=environment) as server, PeakMemory(server) as peak:
+        caller = make_caller(server)
+        assert caller.call("PUT", "/slow").status == 200
+
+        def put(body: Slow, name: str) -> int:
+            request = caller.sign("PUT", f"/slow/{name}", payload=UNSIGNED, length=length)
+            with caller.connect() as connection:
+                connection.socket.settimeout(120)  # eight share the disk
+                connection.send(request.head())
+                for piece in body:
+                    connection.send(piece)
+                return connection.answer("PUT").status
+
+        with ThreadPoolExecutor(8) as pool:
+            bodies = [Slow(rng, length) for _ in range(8)]
+            statuses = list(pool.map(put, bodies, [f"k{n}" for n in range(8)]))
+        assert statuses == [200] * 8
+    return peak.bytes
+
+
+def test_8_uploads_to_a_slow_disk_stay_within_the_memory_bound(new_server, rng):
+    peak = upload_8_to_a_slow_disk(new_server, rng, 24 * MIB)
+    assert 0 < peak < WORKER_BOUND, f"{peak / MIB:.0f} MiB"
+
+
+@pytest.mark.full
+def test_8_uploads_of_1_gib_to_a_slow_disk_stay_within_the_memory_bound(new_server, rng):
+    peak = upload_8_to_a_slow_disk(new_server, rng, 1024 * MIB)
+    assert 0 < peak < WORKER_BOUND, f"{peak / MIB:.0f} MiB"
 
 
 @pytest.mark.subset

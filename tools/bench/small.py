@@ -7,12 +7,14 @@ before; an answer that is no success ends the run, for refusals are fast and wou
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
 import statistics
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ from tools.bench.report import Row
 from tools.bench.servers import ACCESS_KEY, SECRET_KEY, Measured, Watch, baseline, tool, vaultaire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tools.bench.report import Report
 
 SIZE = 4096
@@ -73,7 +77,7 @@ def _s5cmd(server: Measured, arguments: list[str]) -> None:
 
 
 def measure_wrk(report: Report, work: Path, *, seconds: int, rounds: int) -> None:
-    """PUT, then GET of what was put. Both servers have the same keys, sizes and bodies, each its own store."""
+    """PUT over objects that are there, then GET of them. Both servers have the same keys, sizes and bodies, each its own store."""
     section = report.section("Objects of 4 KiB by wrk, 64 connections, one worker", "quart+hypercorn")
     names = ("vaultaire", "quart+hypercorn")
     rates: dict[tuple[str, str], list[float]] = {}
@@ -82,6 +86,7 @@ def measure_wrk(report: Report, work: Path, *, seconds: int, rounds: int) -> Non
     for store in stores.values():
         with vaultaire(store) as server:
             server.make_bucket(BUCKET)
+        fill(store, BUCKET, KEYS, partial(random.Random(5).randbytes, SIZE))
     for _ in range(rounds):
         for name, start in zip(names, (vaultaire, baseline), strict=True):
             with start(stores[name]) as server:
@@ -132,7 +137,7 @@ def write_requests(server: Measured, path: Path, method: str) -> None:
     with open(path, "wb") as file:
         for number in range(KEYS):
             body = rng.randbytes(SIZE) if method == "PUT" else b""
-            request = server.caller.sign(method, f"/{BUCKET}/key-{number:06}", body=body).encode()
+            request = server.caller.sign(method, f"/{BUCKET}/key-{number:08}", body=body).encode()
             file.write(b"%08d%s" % (len(request), request))
 
 
@@ -145,7 +150,7 @@ def measure_list(report: Report, work: Path, *, count: int) -> None:
     data = work / "list"
     with vaultaire(data) as server:
         server.make_bucket("many")
-    fill(data, count)
+    fill(data, "many", count, lambda: b"x")
     rng = random.Random(3)
     with vaultaire(data) as server, server.caller.connect(timeout=60) as connection:
         taken = []
@@ -167,21 +172,23 @@ def measure_list(report: Report, work: Path, *, count: int) -> None:
     report.add(section, Row("CPU of the server", "ms", cpu * 1000))
 
 
-def fill(data: Path, count: int) -> None:
-    """Many tiny objects, by the store's own functions: through HTTP this would take minutes."""
+def fill(data: Path, bucket_name: str, count: int, make_body: Callable[[], bytes]) -> None:
+    """Small objects named key-0... by the store's own functions: through HTTP a million would take minutes."""
     from index.buckets import get_bucket
     from index.objects import put_object
     from index.records import ObjectRecord
     from vaultaire.store import Store
 
-    record = ObjectRecord(1, 1_767_225_600_000, "9dd4e461268c8034f5c8564e155c67a6", "root", inline=b"x")
     with Store.open(data, kind="command") as store:
         for first in range(0, count, 2000):
 
             def commit(txn, first=first) -> None:
-                bucket = get_bucket(txn, "many")
+                bucket = get_bucket(txn, bucket_name)
                 assert bucket is not None
                 for number in range(first, min(first + 2000, count)):
+                    body = make_body()
+                    etag = hashlib.md5(body).hexdigest()
+                    record = ObjectRecord(len(body), 1_767_225_600_000, etag, "root", inline=body)
                     put_object(txn, bucket.id, b"key-%08d" % number, record, store.writer)
 
             store.kv.commit(commit)
