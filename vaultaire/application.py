@@ -76,6 +76,13 @@ class WorkerLifespan:
     ) -> None:
         app = self._app
         committer = Committer(store.kv, store.chunks, lambda: app.stop.request(EX_TEMPFAIL))
+
+        def on_damage(error: KvError) -> None:
+            # LMDB is only a view: marked as damaged, it is rebuilt when all processes start again.
+            log.error("the metadata is damaged, and will be rebuilt: %s", error)
+            store.kv.poison(str(error))
+            app.stop.request(EX_TEMPFAIL)
+
         services = Services(
             store=store,
             committer=committer,
@@ -83,6 +90,7 @@ class WorkerLifespan:
             budget=MemoryBudget(app.settings.memory_budget_bytes),
             threads=Threads(),
             clock=time.time,
+            on_damage=on_damage,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)

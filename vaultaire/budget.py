@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Self
 
 GUARANTEED_BYTES = 64 << 10
+CROWDED_STREAMS = 8  # with more than these every stream works in smaller pieces
 
 
 class BudgetExhausted(Exception):
@@ -23,6 +24,10 @@ class MemoryBudget:
         self.total_bytes = total_bytes
         self.held_bytes = 0
         self.streams = 0
+
+    @property
+    def crowded(self) -> bool:
+        return self.streams > CROWDED_STREAMS
 
     def admit(self) -> Lease:
         """A new stream's lease. Use it in a `with`. Raises BudgetExhausted."""
@@ -40,15 +45,20 @@ class Lease:
         budget.held_bytes += GUARANTEED_BYTES
         budget.streams += 1
 
+    @property
+    def crowded(self) -> bool:
+        return self._budget.crowded
+
     def resize(self, wanted: int) -> bool:
         """Hold `wanted` bytes in all from now on. False: refused, nothing changed. Shrinking never fails.
 
-        An eighth of the budget is kept for new streams' guaranteed bytes.
+        Half of the budget is kept for guaranteed bytes: by default that admits 1,500 streams, however much the
+        first ones hold and however slow they are.
         """
         wanted = max(wanted, GUARANTEED_BYTES)
         more = wanted - self.bytes
         budget = self._budget
-        if more > 0 and budget.held_bytes + more > budget.total_bytes - budget.total_bytes // 8:
+        if more > 0 and budget.held_bytes + more > budget.total_bytes // 2:
             return False
         budget.held_bytes += more
         self.bytes = wanted

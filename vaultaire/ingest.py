@@ -2,8 +2,11 @@
 
 Blocks grow with what arrives (64 KiB to 4 MiB; 1 MiB while many streams run), and the byte budget is asked before
 they grow. While threads work on one block (the client's digests beside cut + hash + look up + compress + append)
-the next one is received: two blocks are held at most. A body that fits the first block takes no detour: up to
-`INLINE_MAX_BYTES` it is not chunked at all but stays in the object's record (one commit, no pack).
+the next one is received: two blocks are held at most, and a client that stalls holds but what it has sent of one.
+Whatever the size of the pieces that bytes come in, holding them costs about as much memory as they are long.
+
+A body that fits the first block takes no detour: up to `INLINE_MAX_BYTES` it is not chunked at all but stays in the
+object's record (one commit, no pack).
 
 The caller verifies what the client announced (length, digests, signatures) and commits; leaving the `with` without
 `committed` set forgets the upload: what it appended is garbage in its packs, never half an object.
@@ -33,8 +36,11 @@ if TYPE_CHECKING:
 INLINE_MAX_BYTES = 4096
 MAX_BLOCK_BYTES = 4 << 20
 CROWDED_BLOCK_BYTES = 1 << 20
-CROWDED_STREAMS = 8
 HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
+INGEST_BYTES = 256 << 10  # what an ingest holds between blocks: the chunker's tail and an unfinished frame
+# A `bytes` of one byte costs 50, a view of one 200, and a client chooses how small its packets and chunks are.
+SMALL_PIECE_BYTES = 4 << 10
+JOINED_BYTES = 64 << 10  # small pieces are joined up to this size
 
 
 class BodyDecoder(Protocol):
@@ -88,6 +94,8 @@ class Upload:
         self._lease: Lease | None = None
         self._ingest: Ingest | None = None
         self._ended = False
+        self._arriving = 0  # bytes of the block that is being received
+        self._in_hand = 0  # bytes of the block that the threads work on
         self.size = 0
         self.trailers: dict[str, str] = {}
         self.inline: bytes | None = None
@@ -114,11 +122,11 @@ class Upload:
 
     async def receive(self, receive: Receive) -> None:
         """Take the whole body in. Raises ClientGone, BodyTooLarge, what the decoder raises, CasError."""
-        block, held = await self._next_block(receive, GUARANTEED_BYTES)
+        block = await self._next_block(receive, GUARANTEED_BYTES)
         if not self._ended:
-            await self._receive_large(receive, block, held)
+            await self._receive_large(receive, block)
             return
-        if held <= HOP_BYTES:
+        if self._arriving <= HOP_BYTES:
             pieces = self._take_whole(block)
         else:
             pieces = await self._threads.compute(lambda: self._take_whole(block))
@@ -144,7 +152,7 @@ class Upload:
         self.manifest = await self._threads.compute(store)
         self.publications = [ingest.publication()]
 
-    async def _receive_large(self, receive: Receive, block: list[bytes], held: int) -> None:
+    async def _receive_large(self, receive: Receive, block: list[bytes]) -> None:
         ingest = self._ingest = self._chunks.ingest()
         sender, receiver = trio.open_memory_channel[list[bytes]](0)
         failure: list[Exception] = []
@@ -153,7 +161,11 @@ class Upload:
             async with receiver:
                 try:
                     async for pieces in receiver:
+                        self._in_hand = sum(map(len, pieces))
                         await self._process(ingest, pieces)
+                        pieces.clear()  # both tasks still have a name for the list: a stalled client would hold it
+                        self._in_hand = 0
+                        self._hold()
                 except Exception as error:
                     failure.append(error)
 
@@ -161,11 +173,14 @@ class Upload:
             nursery.start_soon(work)
             async with sender:
                 try:
-                    await sender.send(block)
-                    while not self._ended:
-                        block, held = await self._next_block(receive, self._target(held))
+                    while True:
+                        last = self._arriving
                         if block:
                             await sender.send(block)
+                        self._arriving = 0
+                        if self._ended:
+                            break
+                        block = await self._next_block(receive, self._target(last))
                 except trio.BrokenResourceError:
                     pass  # the worker stopped: its error is raised below
                 except Exception as error:
@@ -196,35 +211,48 @@ class Upload:
             await self._committer.commit(lambda txn: None, [publication])
 
     def _target(self, last: int) -> int:
-        crowded = self._budget.streams > CROWDED_STREAMS
-        return min(last * 2, CROWDED_BLOCK_BYTES if crowded else MAX_BLOCK_BYTES)
+        return min(
+            max(last * 2, GUARANTEED_BYTES),
+            CROWDED_BLOCK_BYTES if self._budget.crowded else MAX_BLOCK_BYTES,
+        )
 
-    async def _next_block(self, receive: Receive, target: int) -> tuple[list[bytes], int]:
+    async def _next_block(self, receive: Receive, target: int) -> list[bytes]:
         """Pieces up to about `target` bytes; fewer if the budget says so. Sets `_ended` at the body's end."""
-        assert self._lease is not None
-        pieces: list[bytes] = []
-        held = 0
-        while held < target:
+        pieces: list[bytes | bytearray] = []
+        self._arriving = 0
+        while self._arriving < target:
             event = await receive()
             if event["type"] == "http.disconnect":
                 raise ClientGone
             piece = event.get("body", b"")
-            if piece:
+            self._arriving += len(piece)
+            if len(piece) >= SMALL_PIECE_BYTES:
                 pieces.append(piece)
-                held += len(piece)
+            elif piece:
+                _join_small(pieces, piece)
             if not event.get("more_body", False):
                 self._ended = True
                 break
-            # Two blocks are held at a time: this one and the one the threads work on.
-            if held >= GUARANTEED_BYTES and not self._lease.resize(2 * held + GUARANTEED_BYTES):
+            if self._arriving >= GUARANTEED_BYTES and not self._hold():
                 break
-        return pieces, held
+        return [bytes(piece) for piece in pieces]  # no copy of what is bytes already
+
+    def _hold(self) -> bool:
+        """Ask the budget for what is held now; False: refused, then no more may be taken in."""
+        assert self._lease is not None
+        ingest = INGEST_BYTES if self._ingest is not None else 0
+        return self._lease.resize(self._in_hand + self._arriving + ingest)
 
     def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:
         if self._decoder is None:
             pieces: list[bytes | memoryview] = list(block)
         else:
-            pieces = [piece for part in block for piece in self._decoder.feed(part)]
+            pieces = []
+            for part in block:
+                views: Sequence[bytes | memoryview] = list(self._decoder.feed(part))
+                if len(views) * SMALL_PIECE_BYTES > len(part):
+                    views = [b"".join(views)]
+                pieces += views
         self._count(pieces)
         return pieces
 
@@ -236,3 +264,12 @@ class Upload:
     def _digest(self, pieces: Iterable[bytes | memoryview]) -> None:
         for piece in pieces:
             self._digests.update(piece)
+
+
+def _join_small(pieces: list[bytes | bytearray], piece: bytes) -> None:
+    """Add a small piece, to the one before it if that is made of small ones too."""
+    last = pieces[-1] if pieces else None
+    if isinstance(last, bytearray) and len(last) < JOINED_BYTES:
+        last += piece
+    else:
+        pieces.append(bytearray(piece))

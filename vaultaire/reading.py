@@ -4,7 +4,9 @@ The first window is read before the head of the answer is sent, so damage found 
 found later ends the connection: the client sees a short body, never a wrong byte.
 
 While one window is being sent the next is read: at most `AHEAD` + 2 windows are held, and the budget decides their
-size. Each window takes its own short snapshot; the surrounding operation (`Store.operation`) keeps the packs.
+size. A stream that it grants no more than the guaranteed bytes has one small window and reads nothing ahead: a slow
+client then costs no more than that. Each window takes its own short snapshot; the surrounding operation
+(`Store.operation`) keeps the packs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ Piece = bytes | memoryview
 Window = list[Piece]
 
 WINDOW_BYTES = 1 << 20
-SMALL_WINDOW_BYTES = 128 << 10  # when the budget is short
+CROWDED_WINDOW_BYTES = 256 << 10
+SMALL_WINDOW_BYTES = 64 << 10  # when the budget is short; a window is longer than this by less than a chunk
 AHEAD = 1
 HELD_WINDOWS = AHEAD + 2
 
@@ -36,17 +39,26 @@ class ObjectReader:
     def __init__(
         self, chunks: ChunkStore, threads: Threads, lease: Lease, manifest: Manifest, start: int, stop: int
     ) -> None:
-        roomy = lease.resize(HELD_WINDOWS * min(WINDOW_BYTES, stop - start))
+        window = CROWDED_WINDOW_BYTES if lease.crowded else WINDOW_BYTES
+        self._roomy = lease.resize(HELD_WINDOWS * min(window, stop - start))
         self._threads = threads
         self._chunks = chunks
-        self._spans = chunks.windows(manifest, start, stop, WINDOW_BYTES if roomy else SMALL_WINDOW_BYTES)
+        self._spans = chunks.windows(manifest, start, stop, window if self._roomy else SMALL_WINDOW_BYTES)
 
     async def next_window(self) -> Window | None:
         """The next bytes, verified; None at the end. Raises CasError."""
         return await self._threads.read(self._read_next)
 
     async def send_rest(self, send: Callable[[Piece], Awaitable[None]]) -> None:
-        """Send every window that is left, reading ahead."""
+        """Send every window that is left, reading ahead if the budget has room for that."""
+        if self._roomy:
+            await self._send_reading_ahead(send)
+            return
+        while (window := await self.next_window()) is not None:
+            await send_window(window, send)
+            del window  # not kept while the next one is read
+
+    async def _send_reading_ahead(self, send: Callable[[Piece], Awaitable[None]]) -> None:
         sender, receiver = trio.open_memory_channel[Window](AHEAD)
         failure: list[Exception] = []
 
@@ -65,8 +77,7 @@ class ObjectReader:
             async with receiver:
                 try:
                     async for window in receiver:
-                        for piece in window:
-                            await send(piece)
+                        await send_window(window, send)
                 except Exception as error:
                     failure.insert(0, error)
                     nursery.cancel_scope.cancel()
@@ -80,6 +91,12 @@ class ObjectReader:
         pieces = self._chunks.read(spans)
         # One write per window instead of one per chunk; the copy costs 0.1 ms per MiB.
         return [pieces[0] if len(pieces) == 1 else b"".join(pieces)]
+
+
+async def send_window(window: Window, send: Callable[[Piece], Awaitable[None]]) -> None:
+    """Send the pieces and forget each: whoever still has a name for the window holds nothing."""
+    while window:
+        await send(window.pop(0))
 
 
 def read_all(chunks: ChunkStore, manifest: Manifest) -> Iterator[Piece]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
 from cas.packs import LocalPacks
 from cas.store import ChunkStore
-from index.lmdb_kv import LmdbKv, recover
+from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
 from vaultaire.runfile import RunFile, dead_writers
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["worker", "maintenance", "command"]
 
+log = logging.getLogger("vaultaire.store")
+
 SERVER_TABLES = ("srv.keys", "srv.settings")
 TABLES = (*CAS_TABLES, *INDEX_TABLES, *SERVER_TABLES)
 FOLDERS = ("journal", "checkpoint", "packs", "run", "tmp")
+OPEN_ATTEMPTS = 10  # each is lost to another process that opened the store at the same moment
 # A half-made store, a key put there beforehand, and what mkfs leaves in the root of a new disk.
 NOT_STRANGE = {"store.json.new", "secret.key", "lost+found"}
 NEXT_WRITER = b"next_writer"  # row in srv.settings: u32, little-endian
@@ -79,22 +83,20 @@ class Store:
         identity = read_identity(directory)
         for name in FOLDERS:
             (directory / name).mkdir(exist_ok=True)
-        lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            alone = _lock(lock_fd, directory)
-            if alone:
-                _empty(directory / "tmp")
-                # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
-                is_new = not any((directory / "packs").iterdir())
-                recover(directory, tables=TABLES, store_id=identity.store_id, create=is_new)
-                _record_pid_namespace(lock_fd)
-                fcntl.flock(lock_fd, fcntl.LOCK_SH)
-            kv = LmdbKv.open(
-                directory, tables=TABLES, store_id=identity.store_id, writer_tag=secrets.token_bytes(16)
-            )
-        except BaseException:
-            os.close(lock_fd)
-            raise
+        for attempt in range(OPEN_ATTEMPTS):
+            lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                kv = _open_engine(directory, identity, lock_fd)
+            except NotRecovered:
+                # Turning an exclusive lock into a shared one lets others in between: somebody recovered anew.
+                os.close(lock_fd)
+                if attempt == OPEN_ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                os.close(lock_fd)
+                raise
+            else:
+                break
         store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind)
         store.adopt_dead_writers()
         return store
@@ -103,7 +105,9 @@ class Store:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""
         adopted = []
         for writer, path in dead_writers(self.directory / "run"):
-            self.chunks.adopt(writer)
+            adoption = self.chunks.adopt(writer)
+            for damage in adoption.damaged:
+                log.error("a pack of a process that is gone is damaged, and kept as it is: %s", damage)
             path.unlink(missing_ok=True)
             adopted.append(writer)
         return adopted
@@ -189,6 +193,25 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _open_engine(directory: Path, identity: Identity, lock_fd: int) -> LmdbKv:
+    """Under `store.lock`, held shared on return. Raises NotRecovered if somebody else must be given the turn."""
+    generation = None
+    if _lock(lock_fd, directory):
+        _empty(directory / "tmp")
+        # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
+        is_new = not any((directory / "packs").iterdir())
+        report = recover(directory, tables=TABLES, store_id=identity.store_id, create=is_new)
+        if report.action == "rebuilt":
+            log.warning("rebuilt the metadata from checkpoint and journal: %s", report.reason)
+        generation = report.generation
+        _record_pid_namespace(lock_fd)
+        fcntl.flock(lock_fd, fcntl.LOCK_SH)
+    tag = secrets.token_bytes(16)
+    return LmdbKv.open(
+        directory, tables=TABLES, store_id=identity.store_id, writer_tag=tag, generation=generation
+    )
 
 
 def _allocate_writer(txn: Transaction) -> int:

@@ -98,11 +98,15 @@ def pause_before_start(child: Child, lived_seconds: float) -> float:
 def run(
     config: ServeConfig,
     *,
+    prepare: Callable[[], None] | None = None,
     on_ready: Callable[[str, int], None] | None = None,
     app: str = APP,
     maintenance: str | None = MAINTENANCE,
 ) -> int:
     """Serve until told to stop; returns the exit code of the whole. Call it in the main thread.
+
+    `prepare` runs once, after the port was bound and before any child may touch the store; meanwhile the workers
+    already load their modules, which takes longer than everything else of a start. What it raises ends the start.
 
     `on_ready(host, port)` is called whenever all workers have become ready: at the start, and again after all were
     restarted. Raises OSError, with the address, if the port cannot be bound.
@@ -111,7 +115,7 @@ def run(
     sockets = bind(config.host, config.port)
     try:
         with _Signals() as signals:
-            return _Supervisor(config, sockets, signals, app, maintenance).run(on_ready)
+            return _Supervisor(config, sockets, signals, app, maintenance).run(prepare, on_ready)
     finally:
         for sock in sockets:
             sock.close()
@@ -216,19 +220,21 @@ class _Supervisor:
         self._app = app
         self._children = [Child(WORKER, essential=True) for _ in range(config.workers)]
         if maintenance is not None:
-            self._children.append(Child(maintenance, essential=False))
+            self._children.append(Child(maintenance, essential=False, due=None))
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals.wake, selectors.EVENT_READ)
         self._environment = child_environment()
         self._serving = False
         self._exit_code = 0
 
-    def run(self, on_ready: Callable[[str, int], None] | None) -> int:
+    def run(self, prepare: Callable[[], None] | None, on_ready: Callable[[str, int], None] | None) -> int:
         try:
+            if prepare is not None:
+                self._start_after(prepare)
             while self._serve_until_end(on_ready):
                 self._stop_all()
                 for child in self._children:
-                    child.due, child.was_ready = child.due or 0.0, False
+                    child.due, child.was_ready = 0.0 if child.essential else None, False
                 self._serving = False
         finally:
             self._stop_all()
@@ -251,16 +257,30 @@ class _Supervisor:
                     return False
             if not self._serving and all(c.is_ready for c in self._children if c.essential):
                 self._serving = True
+                for child in self._children:
+                    if child.process is None and child.due is None:
+                        child.due = 0.0  # maintenance: not before, it would only slow the workers' start
                 if on_ready is not None:
                     on_ready(*self._sockets[0].getsockname()[:2])
         return False
 
+    def _start_after(self, prepare: Callable[[], None]) -> None:
+        waiting = [(child, self._spawn(child)) for child in self._children if child.essential]
+        prepare()
+        for child, orders in waiting:
+            self._order(child, orders)
+
     def _start(self, child: Child) -> None:
+        self._order(child, self._spawn(child))
+
+    def _spawn(self, child: Child) -> Orders:
+        """Start the process; it loads its modules and waits for its orders."""
         # Both pipes are close-on-exec, but for the child's end of the ready pipe: no child can hold another's life.
         read_ready, write_ready = os.pipe()
         sockets = tuple(sock.fileno() for sock in self._sockets) if child.essential else ()
+        preload = [self._app.partition(":")[0]] if child.essential else []
         child.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", child.module],
+            [sys.executable, "-P", "-m", child.module, *preload],
             stdin=subprocess.PIPE,
             pass_fds=(*sockets, write_ready),
             env=self._environment,
@@ -269,7 +289,10 @@ class _Supervisor:
         child.ready_pipe, child.due = read_ready, None
         child.started, child.is_ready = time.monotonic(), False
         self._selector.register(read_ready, selectors.EVENT_READ, child)
-        orders = Orders(self._config, self._app, sockets, write_ready, os.getpid())
+        return Orders(self._config, self._app, sockets, write_ready, os.getpid())
+
+    def _order(self, child: Child, orders: Orders) -> None:
+        assert child.process is not None
         assert child.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is dead already; its pipe will say so
             child.process.stdin.write(orders.to_line())

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
+    for module in sys.argv[1:]:
+        importlib.import_module(
+            module
+        )  # the slow part of a start, done while the supervisor prepares the store
     orders = take_orders()
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

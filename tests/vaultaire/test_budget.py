@@ -18,12 +18,12 @@ def test_a_stream_is_refused_when_not_even_its_guaranteed_bytes_are_left():
     budget.admit()
 
 
-def test_streams_that_grow_leave_an_eighth_for_new_ones():
+def test_streams_that_grow_leave_half_for_new_ones():
     budget = MemoryBudget(64 * GUARANTEED_BYTES)
     with budget.admit() as greedy:
-        assert greedy.resize(56 * GUARANTEED_BYTES)
-        assert not greedy.resize(56 * GUARANTEED_BYTES + 1)
-        for _ in range(8):
+        assert greedy.resize(32 * GUARANTEED_BYTES)
+        assert not greedy.resize(32 * GUARANTEED_BYTES + 1)
+        for _ in range(32):
             budget.admit()
         with pytest.raises(BudgetExhausted):
             budget.admit()

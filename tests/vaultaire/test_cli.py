@@ -39,10 +39,11 @@ class FakeSupervisor:
         self.port = None
         self.times_ready = 1
 
-    def run(self, config, *, on_ready):
-        self.configs.append(config)
+    def run(self, config, *, prepare, on_ready):
         if self.error is not None:
             raise self.error
+        prepare()
+        self.configs.append(config)
         for _ in range(self.times_ready):
             on_ready("127.0.0.1", self.port or config.port)
         return 0

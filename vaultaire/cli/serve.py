@@ -142,7 +142,7 @@ def command(
     )
     given = root_from_environment()
     _check_certificate(config)
-    ctx.exit(run(config, prepare(config, given)))
+    ctx.exit(run(config, given))
 
 
 def root_from_environment() -> Principal | None:
@@ -209,21 +209,21 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     return Prepared(root, given is not None, endpoint)
 
 
-def run(config: ServeConfig, prepared: Prepared) -> int:
-    """Serve until stopped; the exit status. Raises Failure if the address cannot be had."""
+def run(config: ServeConfig, given: Principal | None) -> int:
+    """Serve until stopped; the exit status. Raises Failure if the address cannot be had, and what `prepare` raises."""
     from vaultaire import supervisor
 
-    announced = False
+    to_introduce: list[Prepared] = []
 
     def on_ready(_: str, port: int) -> None:  # also after all workers had to be restarted
-        nonlocal announced
-        if not announced:
-            introduce(config, prepared, port)
-            announced = True
+        while to_introduce:
+            introduce(config, to_introduce.pop(), port)
         print_lines([(f"vaultaire: ready on {url_of(config.tls, config.host, port)}", "bold green")])
 
     try:
-        return supervisor.run(config, on_ready=on_ready)
+        return supervisor.run(
+            config, prepare=lambda: to_introduce.append(prepare(config, given)), on_ready=on_ready
+        )
     except OSError as error:
         raise _listen_failure(config, error) from error
 

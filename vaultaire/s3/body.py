@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vaultaire.budget import BudgetExhausted
 from vaultaire.ingest import INLINE_MAX_BYTES, BodyTooLarge, ClientGone, Upload
 from vaultaire.s3.aws_chunked import Decoder
 from vaultaire.s3.checksums import Algorithm
@@ -117,27 +118,27 @@ async def receive_upload(call: Call, plan: BodyPlan, digests: Digests, upload: U
 async def read_small_body(
     call: Call, max_bytes: int = MAX_XML_BYTES, *, checksum_is_of_body: bool = True
 ) -> bytes:
-    """A whole XML document, proven. Raises S3Error, ClientGone."""
+    """A whole XML document, proven. Raises S3Error, ClientGone, BudgetExhausted (it is held while it comes)."""
     plan = plan_body(call, max_bytes=max_bytes, need_length=False, checksum_is_of_body=checksum_is_of_body)
     digests = Digests(plan.expected)
-    pieces: list[bytes | memoryview] = []
-    size = 0
-    while True:
-        event = await call.receive()
-        if event["type"] == "http.disconnect":
-            raise ClientGone
-        block = event.get("body", b"")
-        decoded = plan.decoder.feed(block) if plan.decoder is not None else [block]
-        for piece in decoded:
-            size += len(piece)
-            if size > max_bytes:
+    body = bytearray()
+    with call.services.budget.admit() as lease:
+        more = True
+        while more:
+            event = await call.receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            block = event.get("body", b"")
+            for piece in plan.decoder.feed(block) if plan.decoder is not None else (block,):
+                body += piece
+            if len(body) > max_bytes:
                 raise S3Error("EntityTooLarge", extra={"MaxSizeAllowed": max_bytes})
-            digests.update(piece)
-            pieces.append(piece)
-        if not event.get("more_body", False):
-            break
+            if not lease.resize(len(body)):
+                raise BudgetExhausted
+            more = event.get("more_body", False)
+    digests.update(body)
     trailers = plan.decoder.finish() if plan.decoder is not None else None
-    if plan.length is not None and size != plan.length:
+    if plan.length is not None and len(body) != plan.length:
         raise S3Error("IncompleteBody")
     digests.check(trailers)
-    return b"".join(pieces)
+    return bytes(body)

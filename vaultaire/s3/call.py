@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cas.store import Publication
-    from index.kv import Reader, Transaction
+    from index.kv import KvError, Reader, Transaction
     from index.records import BucketRecord
     from vaultaire.access import Keyring, Principal
     from vaultaire.budget import MemoryBudget
@@ -47,6 +47,7 @@ class Services:
     budget: MemoryBudget
     threads: Threads
     clock: Callable[[], float]  # unix seconds
+    on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     region: str = "us-east-1"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cas.errors import CasError, NoSpace, PackGone
 from index.buckets import get_bucket
+from index.environment import ViewDamaged
 from index.errors import (
     BucketExists,
     BucketNotEmpty,
@@ -24,7 +25,7 @@ from index.errors import (
     NoSuchKey,
     NoSuchUpload,
 )
-from index.kv import KvError, MapFull, StorePoisoned
+from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
 from index.objects import get_object as find_object
 from vaultaire.budget import BudgetExhausted
 from vaultaire.ingest import ClientGone
@@ -64,6 +65,8 @@ class S3Service:
         except S3Error as error:
             response = self._refusal(scope, error, request_id)
         except Exception as error:
+            if isinstance(error, CorruptValue | ViewDamaged):
+                self._services.on_damage(error)
             response = self._refusal(scope, translate(error, request_id), request_id)
         response.headers.append((b"x-amz-request-id", request_id.encode()))
         response.headers.append((b"x-amz-id-2", self._host_id.encode()))

@@ -13,7 +13,7 @@ from index.objects import delete_object as delete
 from index.objects import get_object as find
 from index.objects import put_object as put
 from index.records import ObjectRecord
-from vaultaire.reading import ObjectReader
+from vaultaire.reading import ObjectReader, send_window
 from vaultaire.s3 import conditions, ranges
 from vaultaire.s3.body import MAX_PUT_BYTES, new_digests, new_upload, plan_body, receive_upload
 from vaultaire.s3.call import Call, Response
@@ -202,8 +202,7 @@ async def _attach_stream(
         response.body = first[0] if len(first) == 1 else b"".join(first)
 
     async def stream(send: Sender) -> None:
-        for piece in first:
-            await send(piece)
+        await send_window(first, send)
         await reader.send_rest(send)
 
     if not response.body:
