@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from cas.errors import CasError
-from index.kv import KvError
+from index.kv import KvError, StorePoisoned
 from vaultaire.access import Keyring
 from vaultaire.app import VaultaireApp
 from vaultaire.budget import MemoryBudget
@@ -59,13 +59,24 @@ class WorkerLifespan:
             await self._serve(*store, receive, send)
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(store[0].close, limiter=trio.CapacityLimiter(1))
+                await trio.to_thread.run_sync(self._close, store[0], limiter=trio.CapacityLimiter(1))
         await send({"type": "lifespan.shutdown.complete"})
 
     def _open(self) -> tuple[Store, Keyring]:
         store = Store.open(self._app.settings.data, kind="worker")
-        with store.kv.snapshot() as reader:
-            return store, Keyring.load(store.directory, reader)
+        try:
+            with store.kv.snapshot() as reader:
+                return store, Keyring.load(store.directory, reader)
+        except BaseException:
+            store.close()
+            raise
+
+    def _close(self, store: Store) -> None:
+        """What cannot be put in order now (a full disk, a poisoned store) is left to whoever adopts this writer."""
+        try:
+            store.close()
+        except (KvError, CasError, OSError) as error:
+            log.error("the store was not closed in order: %s", error)
 
     async def _serve(
         self,
@@ -94,7 +105,7 @@ class WorkerLifespan:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
-            nursery.start_soon(_tick, store)
+            nursery.start_soon(_tick, store, lambda: app.stop.request(EX_TEMPFAIL))
             app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -115,7 +126,7 @@ async def _not_started(scope: object, receive: object, send: object) -> None:
     raise RuntimeError("a request before the store was opened")
 
 
-async def _tick(store: Store) -> None:
+async def _tick(store: Store, on_poisoned: Callable[[], None]) -> None:
     limiter = trio.CapacityLimiter(1)
 
     def once() -> None:
@@ -126,5 +137,8 @@ async def _tick(store: Store) -> None:
         await trio.sleep(TICK_SECONDS)
         try:
             await trio.to_thread.run_sync(once, limiter=limiter)
-        except (CasError, KvError):
-            log.exception("housekeeping failed")
+        except StorePoisoned as error:
+            log.error("%s", error)
+            on_poisoned()
+        except (CasError, KvError, OSError):
+            log.exception("housekeeping failed; it will be tried again")

@@ -10,7 +10,7 @@ fails. A request whose pack bytes could not be made durable fails with the error
 committed; a failed sync is never retried.
 
 `commit` is shielded: once handed over, a request is decided whatever happens to the client, so the caller learns
-the truth, and never half of it.
+the truth, and never half of it. After `run` has ended nothing is taken any more: who waited for it would wait for ever.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class _Request:
         return self.fn(txn)
 
 
+class CommitterEnded(Exception):
+    """The process is stopping and takes no commit any more; nothing was changed."""
+
+
 class Committer:
     """See the module. `run` is started once in the process's main nursery; `commit` may be called by any task."""
 
@@ -57,13 +61,17 @@ class Committer:
         self._on_poisoned = on_poisoned
         self._waiting: list[_Request] = []
         self._wake = trio.Event()
+        self._ended = False
         self._thread = trio.CapacityLimiter(1)  # one writer thread per process
 
     async def commit(self, fn: Callable[[Transaction], T], publications: Sequence[Publication] = ()) -> T:
         """Commit `fn` (after `publications`), durably. Raises what the function, the map or the packs raise.
 
         Returns only when decided, even if cancelled meanwhile (the cancellation is delivered afterwards).
+        Raises CommitterEnded.
         """
+        if self._ended:
+            raise CommitterEnded("this process is stopping")
         request = _Request(publications, fn, trio.lowlevel.current_task())
         self._waiting.append(request)
         self._wake.set()
@@ -85,6 +93,7 @@ class Committer:
             with trio.CancelScope(shield=True):
                 while self._waiting:
                     await self._round()
+            self._ended = True
 
     async def _round(self) -> None:
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
@@ -96,8 +105,8 @@ class Committer:
             for request in batch:
                 if request.outcome is None:
                     request.outcome = Outcome(None, error, 0)
-            if isinstance(error, StorePoisoned):
-                self._on_poisoned()
+        if any(r.outcome is not None and isinstance(r.outcome.error, StorePoisoned) for r in batch):
+            self._on_poisoned()
         for request in batch:
             trio.lowlevel.reschedule(request.task)
 
@@ -111,8 +120,10 @@ class Committer:
             for request in ready:
                 _settle(request, committed=False)
             raise
+        # All outcomes first: what is committed stays so, whatever settling one of them may raise.
         for request, outcome in zip(ready, outcomes, strict=True):
             request.outcome = outcome
+        for request, outcome in zip(ready, outcomes, strict=True):
             _settle(request, committed=outcome.error is None)
 
     def _sync(self, batch: list[_Request]) -> list[_Request]:

@@ -80,10 +80,13 @@ class RunFile:
         with self._lock:
             return sum(self._running.values())
 
-    def close(self) -> None:
-        """Remove the file and release the lock: from now on this process counts as gone."""
+    def close(self, *, remove: bool = True) -> None:
+        """Release the lock: from now on this process counts as gone. The file stays for whoever shall adopt what it
+        left, unless `remove` says that it left nothing.
+        """
         if self._fd >= 0:
-            self.path.unlink(missing_ok=True)
+            if remove:
+                self.path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
 

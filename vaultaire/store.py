@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, Self
 
 from cas.catalog import TABLES as CAS_TABLES
-from cas.catalog import read_epoch
+from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
 from cas.packs import LocalPacks
@@ -122,15 +122,20 @@ class Store:
             self.run_file.end(token)
 
     def close(self) -> None:
-        """Seal the open packs and let go of everything. Blocking; idempotent."""
+        """Seal the open packs and let go of everything. Blocking; idempotent.
+
+        A pack that cannot be sealed now (a full disk, a poisoned store) is left to whoever adopts this writer.
+        """
         if self._lock_fd < 0:
             return
+        in_order = False
         try:
             self.chunks.close()
+            in_order = not self._has_open_packs()
         finally:
             self._frame_threads.shutdown()
             self.kv.close()
-            self.run_file.close()
+            self.run_file.close(remove=in_order)
             os.close(self._lock_fd)
             self._lock_fd = -1
 
@@ -139,6 +144,10 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _has_open_packs(self) -> bool:
+        with self.kv.snapshot() as reader:
+            return any(row.state == PackState.OPEN for _, row in iterate_packs(reader, self.writer))
 
     def _read_epoch(self) -> int:
         with self.kv.snapshot() as reader:

@@ -136,9 +136,10 @@ async def read_small_body(
             if not lease.resize(len(body)):
                 raise BudgetExhausted
             more = event.get("more_body", False)
-    digests.update(body)
+    whole = bytes(body)
+    digests.update(whole)
     trailers = plan.decoder.finish() if plan.decoder is not None else None
-    if plan.length is not None and len(body) != plan.length:
+    if plan.length is not None and len(whole) != plan.length:
         raise S3Error("IncompleteBody")
     digests.check(trailers)
-    return bytes(body)
+    return whole

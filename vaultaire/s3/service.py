@@ -28,6 +28,7 @@ from index.errors import (
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
 from index.objects import get_object as find_object
 from vaultaire.budget import BudgetExhausted
+from vaultaire.commit import CommitterEnded
 from vaultaire.ingest import ClientGone
 from vaultaire.s3 import names, routing, sigv4, stubs, xml
 from vaultaire.s3.call import Call, Response, Services, xml_response
@@ -168,7 +169,7 @@ def translate(error: Exception, request_id: str) -> S3Error:
         case NoSpace() | MapFull():
             log.error("out of space: %s", error)
             return S3Error("InsufficientStorage", str(error))
-        case PackGone() | StorePoisoned():
+        case PackGone() | StorePoisoned() | CommitterEnded():
             log.error("request %s: %s", request_id, error)
             return S3Error("ServiceUnavailable")
         case KvError() | CasError():

@@ -3,6 +3,7 @@
 A disk that cannot keep up is where an upload's blocks, frames and placements would pile up if nothing held them back.
 """
 
+import importlib.util
 import os
 import threading
 import time
@@ -24,4 +25,5 @@ def throttle() -> None:
     LocalPackWriter.write = slow_write
 
 
-throttle()
+if importlib.util.find_spec("cas") is not None:  # only the children of the supervisor find it this early
+    throttle()
