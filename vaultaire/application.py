@@ -53,6 +53,9 @@ class WorkerLifespan:
         try:
             store = await trio.to_thread.run_sync(self._open, limiter=trio.CapacityLimiter(1))
         except (StoreError, KvError, CasError, OSError) as error:
+            if isinstance(error, StorePoisoned):
+                # Somebody (a command that still runs) keeps the store from being recovered: try again, with all.
+                self._app.stop.request(EX_TEMPFAIL)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         try:

@@ -49,16 +49,18 @@ class Lease:
     def crowded(self) -> bool:
         return self._budget.crowded
 
-    def resize(self, wanted: int) -> bool:
+    def resize(self, wanted: int, *, whole: bool = False) -> bool:
         """Hold `wanted` bytes in all from now on. False: refused, nothing changed. Shrinking never fails.
 
         Half of the budget is kept for guaranteed bytes: by default that admits 1,500 streams, however much the
-        first ones hold and however slow they are.
+        first ones hold and however slow they are. `whole`: what cannot be worked on in smaller pieces (an XML
+        document) may take half of that, so that slow streams cannot keep it out either.
         """
         wanted = max(wanted, GUARANTEED_BYTES)
         more = wanted - self.bytes
         budget = self._budget
-        if more > 0 and budget.held_bytes + more > budget.total_bytes // 2:
+        limit = budget.total_bytes * 3 // 4 if whole else budget.total_bytes // 2
+        if more > 0 and budget.held_bytes + more > limit:
             return False
         budget.held_bytes += more
         self.bytes = wanted

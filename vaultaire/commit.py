@@ -83,6 +83,7 @@ class Committer:
 
     async def run(self) -> None:
         """Serve requests until cancelled; what is in hand then is finished first."""
+        self._ended = False
         try:
             while True:
                 if not self._waiting:

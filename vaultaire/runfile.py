@@ -98,24 +98,32 @@ class RunFile:
 
 
 def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
-    """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file."""
+    """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file.
+
+    Its lock is held until the next one is asked for: two processes that adopted one pack at once would each cut off
+    the footer that the other has just written.
+    """
     for path in sorted(directory.iterdir()):
         kind, _, writer = path.name.rpartition("-")
-        if path.name.startswith(".") or not kind or not _is_free(path):
+        if path.name.startswith(".") or not kind:
             continue
-        yield int(writer, 16), path
+        fd = _take_over(path)
+        if fd is not None:
+            try:
+                yield int(writer, 16), path
+            finally:
+                os.close(fd)
 
 
-def _is_free(path: Path) -> bool:
+def _take_over(path: Path) -> int | None:
+    """The run file, locked; None if its owner lives, or somebody else takes care of it."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False  # its owner has just ended cleanly
+        return None  # its owner has just ended cleanly
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
         os.close(fd)
+        return None
+    return fd

@@ -31,17 +31,19 @@ def main() -> int:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     sockets = [socket.socket(fileno=descriptor) for descriptor in orders.sockets]
+    stop = Stop()
     try:
-        return _serve(orders, sockets)
+        return _serve(orders, sockets, stop)
     except* (StoreError, AppFailed, OSError) as group:
         for error in _leaves(group):
             print(f"vaultaire: {error}", file=sys.stderr)
-    return EX_CONFIG
+    return stop.exit_code or EX_CONFIG  # the app may know that starting again does help
 
 
-def _serve(orders: Orders, sockets: Sequence[socket.socket]) -> int:
+def _serve(orders: Orders, sockets: Sequence[socket.socket], stop: Stop) -> int:
     app = _load(orders)
-    stop = getattr(app, "stop", None) or Stop()
+    if hasattr(app, "stop"):
+        app.stop = stop
     return trio.run(partial(serve_worker, app, orders.config, sockets, ready=orders.report_ready, stop=stop))
 
 

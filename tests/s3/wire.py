@@ -175,11 +175,12 @@ class Connection:
         """Sends it all, unless the peer has closed meanwhile: its answer is then still to be read."""
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             return
 
     def half_close(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
+        """Ends our side (the TCP stream; a killed client sends no TLS goodbye either). Answers can still be read."""
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
     def answer(self, method: str = "GET") -> Answer:
         """The next answer (informational ones passed over). Raises ConnectionError if the peer closed instead."""

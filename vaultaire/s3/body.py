@@ -133,7 +133,7 @@ async def read_small_body(
                 body += piece
             if len(body) > max_bytes:
                 raise S3Error("EntityTooLarge", extra={"MaxSizeAllowed": max_bytes})
-            if not lease.resize(len(body)):
+            if not lease.resize(len(body), whole=True):
                 raise BudgetExhausted
             more = event.get("more_body", False)
     whole = bytes(body)

@@ -138,8 +138,9 @@ def _stub(call: Call, operation: Operation) -> Response:
     """The answer of an operation that is not built: the documented empty form, or NotImplemented."""
     with call.store.kv.snapshot() as reader:
         bucket = call.require_bucket() if call.bucket_name is not None else None
-        if call.key is not None and bucket is not None and find_object(reader, bucket.id, call.key) is None:
-            raise S3Error("NoSuchKey", key=call.key)
+        key = call.key if operation is not Operation.CORS_PREFLIGHT else None
+        if key is not None and bucket is not None and find_object(reader, bucket.id, key) is None:
+            raise S3Error("NoSuchKey", key=key)
     if operation in (Operation.GET_BUCKET_ACL, Operation.GET_OBJECT_ACL):
         assert bucket is not None
         return xml_response(xml.access_control_policy(bucket.owner))

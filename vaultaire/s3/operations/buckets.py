@@ -45,6 +45,7 @@ async def create_bucket(call: Call) -> Response:
     """BucketAlreadyOwnedByYou if the caller's tenant has it, BucketAlreadyExists if another one has."""
     name = call.bucket_name
     assert name is not None
+    _refuse_broken_promises(call)
     body = await read_small_body(call)
     location = xml_requests.parse_create_bucket(body)
     if location not in (None, call.services.region, "us-east-1"):
@@ -64,6 +65,15 @@ async def create_bucket(call: Call) -> Response:
         code = "BucketAlreadyOwnedByYou" if error.owner == tenant else "BucketAlreadyExists"
         raise S3Error(code, bucket=name) from None
     return Response(200, [(b"location", b"/" + name.encode())])
+
+
+def _refuse_broken_promises(call: Call) -> None:
+    """A bucket is private and without Object Lock: who asks for another one must not believe to have got it."""
+    grants = any(name.startswith(b"x-amz-grant-") for name in call.headers)
+    if grants or call.header(b"x-amz-acl") not in (None, "private"):
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
+    if (call.header(b"x-amz-bucket-object-lock-enabled") or "false").lower() != "false":
+        raise S3Error("NotImplemented", extra={"Header": "x-amz-bucket-object-lock-enabled"})
 
 
 async def head_bucket(call: Call) -> Response:

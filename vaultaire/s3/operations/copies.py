@@ -4,8 +4,8 @@ A copy names the chunks of its source; no byte is read. So CopyObject has no siz
 source's, and the ETag of a copied part that is not a whole simple object is a digest of the chunk references in place
 of an MD5 (same bytes cut the same way, same ETag; clients treat a part's ETag as opaque).
 
-The source row is read again inside the commit: a source that changed meanwhile fails the copy, so a manifest is never
-copied from an object that collection may already have forgotten.
+The source row is read inside the commit (a part's: read again there, and one that changed meanwhile fails the copy),
+so a manifest is never copied from an object that collection may already have forgotten.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html and API_UploadPartCopy.html
 """
@@ -24,7 +24,12 @@ from index.uploads import get_upload, put_part
 from vaultaire.s3 import conditions, names, ranges, xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
-from vaultaire.s3.operations.attributes import check_version, checksum_element, parse_attributes
+from vaultaire.s3.operations.attributes import (
+    Attributes,
+    check_version,
+    checksum_element,
+    parse_attributes,
+)
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 
@@ -39,6 +44,11 @@ _NOTHING_CHANGES = (
     "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
     "metadata, storage class, website redirect location or encryption attributes."
 )
+
+
+# Not copied with the source's metadata: they hold for one object, and are taken from the request alone.
+_OWN_HEADERS = ("x-amz-storage-class", "x-amz-website-redirect-location")
+_CHANGES = (*(name.encode() for name in _OWN_HEADERS), b"x-amz-server-side-encryption")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +97,42 @@ async def copy_object(call: Call) -> Response:
     replaces = _directive(call, b"x-amz-metadata-directive")
     _directive(call, b"x-amz-tagging-directive")
     wanted = conditions.parse_write(call.headers)
-    with call.store.operation():
-        with call.store.kv.snapshot() as reader:
-            call.bucket(reader)
-            source = _find_source(call, reader)
-        record = replace(
+    now_ms = call.now_ms()
+
+    def commit(txn: Transaction) -> ObjectRecord:
+        bucket = call.bucket(txn)
+        source = _find_source(call, txn)
+        onto_itself = (source.bucket, source.key) == (call.bucket_name, key)
+        if onto_itself and not replaces and not any(name in call.headers for name in _CHANGES):
+            raise S3Error("InvalidRequest", _NOTHING_CHANGES)
+        if wanted is not None:
+            existing = find(txn, bucket.id, key)
+            wanted.check(None if existing is None else existing.etag)
+        copied = replace(
             source.record,
-            modified_ms=call.now_ms(),
+            modified_ms=now_ms,
             owner=call.principal.tenant,
             new_stored_bytes=len(source.record.inline or b""),
         )
-        if replaces:
-            record = replace(
-                record,
-                content_type=attributes.content_type,
-                headers=attributes.headers,
-                metadata=attributes.metadata,
-            )
-        elif (source.bucket, source.key) == (call.bucket_name, key):
-            raise S3Error("InvalidRequest", _NOTHING_CHANGES)
+        copied = _with_attributes(copied, attributes, replaces=replaces)
+        put(txn, bucket.id, key, copied, call.store.writer)
+        return copied
 
-        def commit(txn: Transaction) -> None:
-            source.check_unchanged(call, txn)
-            bucket = call.bucket(txn)
-            if wanted is not None:
-                existing = find(txn, bucket.id, key)
-                wanted.check(None if existing is None else existing.etag)
-            put(txn, bucket.id, key, record, call.store.writer)
-
-        await call.commit(commit)
+    with call.store.operation():
+        record = await call.commit(commit)
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
     return xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+
+
+def _with_attributes(record: ObjectRecord, given: Attributes, *, replaces: bool) -> ObjectRecord:
+    if replaces:
+        return replace(
+            record, content_type=given.content_type, headers=given.headers, metadata=given.metadata
+        )
+    kept = [header for header in record.headers if header[0] not in _OWN_HEADERS]
+    own = [header for header in given.headers if header[0] in _OWN_HEADERS]
+    return replace(record, headers=(*kept, *own))
 
 
 async def upload_part_copy(call: Call) -> Response:
@@ -152,7 +166,10 @@ async def upload_part_copy(call: Call) -> Response:
             source.check_unchanged(call, txn)
             put_part(txn, call.bucket(txn).id, key, identifier, part)
 
-        await call.commit(commit, [publication])
+        try:
+            await call.commit(commit, [publication])
+        finally:
+            publication.settle(False)  # nothing, where the commit was decided
     return xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
 
 
@@ -163,8 +180,12 @@ def _reference(call: Call, record: ObjectRecord, start: int, stop: int) -> tuple
         return composed.manifest, composed.publication
     # An inline source is a few KiB: it becomes a chunk now, for parts are made of chunks.
     ingest = chunks.ingest()
-    ingest.feed((record.inline or b"")[start:stop])
-    return ingest.finish(), ingest.publication()
+    try:
+        ingest.feed((record.inline or b"")[start:stop])
+        return ingest.finish(), ingest.publication()
+    except BaseException:
+        ingest.abort()
+        raise
 
 
 def _part_etag(record: ObjectRecord, manifest: Manifest, *, whole: bool) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from index import listing, uploads
 from index.errors import NoSuchUpload
 from index.records import UploadRecord, decode_listing
+from vaultaire.budget import BudgetExhausted
 from vaultaire.s3 import xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import invalid_argument
@@ -35,7 +37,13 @@ def _delimiter(query: Mapping[str, str]) -> bytes | None:
 
 
 async def _in_thread(call: Call, page: Callable[[], bytes]) -> Response:
-    return xml_response(await call.services.threads.read(page))
+    response = xml_response(await call.services.threads.read(page))
+    response.resources = resources = ExitStack()
+    lease = resources.enter_context(call.services.budget.admit())
+    if not lease.resize(len(response.body), whole=True):
+        resources.close()
+        raise BudgetExhausted
+    return response
 
 
 def _listed(rows: Iterable[tuple[bytes, bytes]], *, owners: bool) -> Iterable[xml.ListedObject]:

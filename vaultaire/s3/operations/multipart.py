@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
@@ -48,6 +49,7 @@ from vaultaire.s3.percent import quote_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cas.store import Publication
     from index.kv import Reader, Transaction
     from vaultaire.s3.xml_requests import CompletePart
 
@@ -160,51 +162,82 @@ async def complete_multipart_upload(call: Call) -> Response:
     body = await read_small_body(call, checksum_is_of_body=False)
     # In a thread: 10,000 parts take a tenth of a second.
     listed = await call.services.threads.compute(lambda: xml_requests.parse_complete_multipart_upload(body))
-    wanted = conditions.parse_write(call.headers)
+    conditions.parse_write(call.headers)  # refused before anything is done
     stated = parse_object_checksum(call.headers)
     stated_type = parse_checksum_type(call.headers)
-    with call.store.operation():
+
+    def prepare() -> _Completion:
         with call.store.kv.snapshot() as reader:
-            bucket = call.bucket(reader)
-            upload = uploads.get_upload(reader, bucket.id, key, identifier)
-            if upload is None:
-                return _repeated(call, find(reader, bucket.id, key), listed, identifier)
-            parts = _read_parts(reader, bucket.id, key, identifier, listed)
+            bucket_id, upload = _find_upload(call, reader, identifier)
+            parts = _read_parts(reader, bucket_id, key, identifier, listed)
         _check_parts(listed, parts)
         checksum = _object_checksum(upload, parts)
         _check_stated(stated, stated_type, checksum)
-        composed = await call.services.threads.compute(
-            lambda: call.store.chunks.compose([(Manifest.decode(p.manifest), 0, p.size) for p in parts])
-        )
-        record = ObjectRecord(
-            size=sum(part.size for part in parts),
-            modified_ms=call.now_ms(),
-            etag=_multipart_etag([part.etag for part in parts]),
-            owner=upload.owner,
-            content_type=upload.content_type,
-            headers=upload.headers,
-            metadata=upload.metadata,
-            checksum=checksum,
-            manifest=composed.manifest.encode(),
-            part_table=encode_parts([PartSummary(p.number, p.size, p.etag, p.checksum) for p in parts]),
-            new_stored_bytes=sum(part.new_stored_bytes for part in parts),
-        )
-        sequences = [part.sequence for part in parts]
+        return _compose(call, upload, parts, checksum)
 
-        def commit(txn: Transaction) -> None:
-            bucket_id, _ = _find_upload(call, txn, identifier)
-            # The manifests were read outside: they must still be what collection sees as this upload's.
-            now = _read_parts(txn, bucket_id, key, identifier, listed)
-            if [part.sequence for part in now] != sequences:
-                raise S3Error("OperationAborted", "A part was replaced meanwhile. Try again.")
-            if wanted is not None:
-                existing = find(txn, bucket_id, key)
-                wanted.check(None if existing is None else existing.etag)
-            uploads.remove_upload(txn, bucket_id, key, identifier)
-            put(txn, bucket_id, key, record, call.store.writer)
+    with call.store.operation():
+        try:
+            made = await call.services.threads.compute(prepare)
+            await _commit_completion(call, identifier, listed, made)
+        except S3Error as error:
+            if error.code != "NoSuchUpload":
+                raise
+            return _repeated(call, listed, identifier)
+    return _completed(call, made.record)
 
-        await call.commit(commit, [composed.publication])
-    return _completed(call, record)
+
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """What a commit makes of an upload, and the sequences of the parts that it was made from."""
+
+    record: ObjectRecord
+    publication: Publication
+    sequences: list[int]
+
+
+def _compose(
+    call: Call, upload: UploadRecord, parts: Sequence[PartRecord], checksum: Checksum | None
+) -> _Completion:
+    """Blocking. Raises CasError."""
+    composed = call.store.chunks.compose([(Manifest.decode(p.manifest), 0, p.size) for p in parts])
+    record = ObjectRecord(
+        size=sum(part.size for part in parts),
+        modified_ms=call.now_ms(),
+        etag=_multipart_etag([part.etag for part in parts]),
+        owner=upload.owner,
+        content_type=upload.content_type,
+        headers=upload.headers,
+        metadata=upload.metadata,
+        checksum=checksum,
+        manifest=composed.manifest.encode(),
+        part_table=encode_parts([PartSummary(p.number, p.size, p.etag, p.checksum) for p in parts]),
+        new_stored_bytes=sum(part.new_stored_bytes for part in parts),
+    )
+    return _Completion(record, composed.publication, [part.sequence for part in parts])
+
+
+async def _commit_completion(
+    call: Call, identifier: str, listed: Sequence[CompletePart], made: _Completion
+) -> None:
+    key, wanted = call.key, conditions.parse_write(call.headers)
+    assert key is not None
+
+    def commit(txn: Transaction) -> None:
+        bucket_id, _ = _find_upload(call, txn, identifier)
+        # The manifests were read outside: they must still be what collection sees as this upload's.
+        now = _read_parts(txn, bucket_id, key, identifier, listed)
+        if [part.sequence for part in now] != made.sequences:
+            raise S3Error("OperationAborted", "A part was replaced meanwhile. Try again.")
+        if wanted is not None:
+            existing = find(txn, bucket_id, key)
+            wanted.check(None if existing is None else existing.etag)
+        uploads.remove_upload(txn, bucket_id, key, identifier)
+        put(txn, bucket_id, key, made.record, call.store.writer)
+
+    try:
+        await call.commit(commit, [made.publication])
+    finally:
+        made.publication.settle(False)  # nothing, where the commit was decided
 
 
 def _multipart_etag(etags: list[str]) -> str:
@@ -217,23 +250,25 @@ def _completed(call: Call, record: ObjectRecord) -> Response:
     assert call.bucket_name is not None
     assert call.key is not None
     kind = record.checksum.type if record.checksum is not None else None
-    host = (call.header(b"host") or "").encode("latin-1")
-    location = f"{call.scheme}://{quote_path(host)}/{call.bucket_name}/{quote_path(call.key)}"
+    location = f"{call.scheme}://{call.header(b'host') or ''}/{call.bucket_name}/{quote_path(call.key)}"
     checksum = checksum_element(record.checksum)
     return xml_response(
         xml.complete_multipart_upload(location, call.bucket_name, call.key, record.etag, checksum, kind)
     )
 
 
-def _repeated(
-    call: Call, record: ObjectRecord | None, listed: Sequence[CompletePart], identifier: str
-) -> Response:
+def _repeated(call: Call, listed: Sequence[CompletePart], identifier: str) -> Response:
     """The upload is gone: was it this very request that completed it? Then its answer was lost on the way."""
+    assert call.key is not None
+    with call.store.kv.snapshot() as reader:
+        record = find(reader, call.bucket(reader).id, call.key)
     try:
         etag = _multipart_etag([part.etag for part in listed])
     except ValueError:
         etag = ""
-    if record is None or record.etag != etag:
+    began = uploads.parse_upload_id(identifier)
+    older = began is not None and record is not None and int.from_bytes(began[:8]) < record.sequence
+    if record is None or record.etag != etag or not older:
         raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
     return _completed(call, record)
 
@@ -258,10 +293,11 @@ def _check_parts(listed: Sequence[CompletePart], parts: Sequence[PartRecord]) ->
         if after.number <= before.number:
             raise S3Error("InvalidPartOrder")
     for wanted, part in zip(listed, parts, strict=True):
-        if wanted.checksum is None or part.checksum is None:
+        if wanted.checksum is None:
             continue
         algorithm, digest = wanted.checksum
-        if algorithm.value != part.checksum.algorithm or checksums.encode(digest) != part.checksum.value:
+        known = part.checksum
+        if known is None or algorithm.value != known.algorithm or checksums.encode(digest) != known.value:
             raise S3Error("InvalidPart", extra={"PartNumber": part.number, "ETag": part.etag})
     for part in parts[:-1]:
         if part.size < MIN_PART_BYTES:
@@ -303,8 +339,11 @@ def _check_stated(stated: tuple[Algorithm, str] | None, kind: str | None, checks
             f"The upload was created using the {checksum.type} checksum mode. The complete request must use the "
             "same checksum mode.",
         )
-    if stated is None or checksum is None:
+    if stated is None:
         return
+    if checksum is None:
+        # Accepting it unverified would be a promise: the client believes that its bytes were compared.
+        raise S3Error("NotImplemented", "The checksum of an object with copied ranges cannot be verified.")
     algorithm, value = stated
     if algorithm.value != checksum.algorithm or value != checksum.value:
         raise S3Error(

@@ -109,10 +109,10 @@ async def _get(call: Call, *, body: bool) -> Response:
     except BaseException:
         resources.close()
         raise
-    if response.stream is None:
+    if response.stream is None and record.inline is not None:
         resources.close()
     else:
-        response.resources = resources
+        response.resources = resources  # also for a body in one piece: a slow client holds up to a window
     return response
 
 
