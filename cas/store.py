@@ -104,12 +104,16 @@ class ChunkStore:
         pending = Pending(self._known)
         sink = Sink(PackKind.NODE, self._appender, pending, self._parallel_map)
         cuts = [cut(manifest, start, stop) for manifest, start, stop in parts]
-        manifest, nodes = concatenate(cuts, self._hasher.node_id)
-        if manifest.level > MAX_LEVEL:
-            manifest = self._rebuild(cuts, sink)
-        else:
-            _store_nodes(sink, nodes)
-        sink.flush()
+        try:
+            manifest, nodes = concatenate(cuts, self._hasher.node_id)
+            if manifest.level > MAX_LEVEL:
+                manifest = self._rebuild(cuts, sink)
+            else:
+                _store_nodes(sink, nodes)
+            sink.flush()
+        except BaseException:
+            pending.known.withdraw(pending.placements)  # nobody would ever publish them
+            raise
         placements = pending.placements
 
         def on_settle(committed: bool) -> None:

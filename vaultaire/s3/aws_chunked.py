@@ -40,6 +40,11 @@ MAX_LINE_BYTES = 1024  # a signed header line has 18 + 80 bytes; trailers are ab
 MAX_TRAILERS = 16
 MIN_SIGNED_CHUNK_BYTES = 8192  # S3's rule for all but the last; it bounds the work per byte received
 
+# For unsigned chunks, which S3 does not bound: a sender may be wasteful for a while, not for ever. One chunk costs some
+# microseconds of a core whatever it holds, so chunks of one byte would buy a second of work with a few hundred KB.
+FREE_CHUNKS = 1024
+MEAN_CHUNK_BYTES = 512
+
 _EMPTY_SHA256 = sha256(b"").hexdigest()
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _LOWER_HEX = frozenset(b"0123456789abcdef")
@@ -76,6 +81,8 @@ class Decoder:
         self._state = _HEADER
         self._line = bytearray()  # a header or trailer line that a block cut in two
         self._chunk_left = 0
+        self._chunks = 0
+        self._announced_bytes = 0  # by the headers of the chunks begun
         self._chunk_size = 0  # of the last chunk begun; 0 before the first
         self._signature = b""
         self._trailers: dict[str, str] = {}
@@ -158,6 +165,8 @@ class Decoder:
                 raise S3Error("InvalidChunkSizeError", extra={"BadChunkSize": self._chunk_size})
         elif extension:
             raise _malformed("an unsigned chunk has an extension")
+        else:
+            self._count_chunk(size)
         if size > self._remaining:
             raise _incomplete()
         if size:
@@ -168,6 +177,12 @@ class Decoder:
             raise _incomplete()
         self._end_chunk()
         self._state = _TRAILER
+
+    def _count_chunk(self, size: int) -> None:
+        self._chunks += 1
+        self._announced_bytes += size
+        if self._chunks > FREE_CHUNKS + self._announced_bytes // MEAN_CHUNK_BYTES:
+            raise S3Error("InvalidChunkSizeError", extra={"BadChunkSize": size})
 
     def _end_chunk(self) -> None:
         if self._chain is not None:
