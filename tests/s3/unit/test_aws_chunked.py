@@ -310,8 +310,7 @@ def test_only_the_streaming_kinds_are_decoded_and_signed_ones_need_a_seed():
 def test_unsigned_chunks_of_a_byte_each_are_refused_before_they_cost_much():
     decoder = Decoder(Payload.STREAMING_UNSIGNED_TRAILER, None, 1 << 20)
     with pytest.raises(S3Error, match="InvalidChunkSizeError"):
-        for _ in range(1 << 12):
-            decoder.feed(b"1\r\nx\r\n" * 256)
+        decoder.feed(b"1\r\nx\r\n" * (1 << 20))
 
 
 def test_small_unsigned_chunks_are_taken_as_long_as_they_are_few():
