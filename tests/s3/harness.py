@@ -7,6 +7,7 @@ standard error is kept in a file, so that a failing test can show it. Nothing he
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import ipaddress
 import json
@@ -144,6 +145,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         try:
             self._wait_ready()
@@ -310,6 +312,14 @@ def store_totals(statistics: dict[str, object]) -> dict[str, float]:
 
 
 # -- processes, as /proc shows them (Linux)
+
+_LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
+PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """A test run that is killed outright cannot end its servers: the kernel then sends them SIGTERM."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
