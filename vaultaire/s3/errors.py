@@ -45,6 +45,11 @@ ERRORS: dict[str, tuple[int, str]] = {
     ),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size"),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size"),
+    "IdempotencyParameterMismatch": (
+        400,
+        "The parameters on this idempotent request are inconsistent with those of an earlier request with the same "
+        "client token.",
+    ),
     "IllegalLocationConstraintException": (
         400,
         "The location constraint is incompatible for the region specific endpoint this request was sent to.",

@@ -17,7 +17,7 @@ from vaultaire.s3.dates import format_iso
 from vaultaire.s3.xml_text import DECLARATION, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from vaultaire.s3.checksums import ChecksumType
 
@@ -412,6 +412,62 @@ def _upload(upload: ListedUpload, encode: Callable[[bytes], str]) -> str:
         f"{_owner(upload.owner, 'Initiator')}{_owner(upload.owner)}<StorageClass>STANDARD</StorageClass>"
         f"<Initiated>{format_iso(upload.initiated_ms)}</Initiated>"
         f"{_checksum_kind(upload.checksum_algorithm, upload.checksum_type)}</Upload>"
+    )
+
+
+# --- GetObjectAttributes -------------------------------------------------------------------------------------------
+
+
+class AttributePart(NamedTuple):
+    number: int
+    size: int
+    checksum: ChecksumElement | None
+
+
+class AttributeParts(NamedTuple):
+    """Where the object shows its parts one by one: a page of them."""
+
+    marker: int
+    next_marker: int
+    max_parts: int
+    truncated: bool
+    parts: Sequence[AttributePart]
+
+
+def object_attributes(
+    *,
+    etag: str | None,
+    checksum: ChecksumElement | None,
+    checksum_type: ChecksumType | None,
+    parts_count: int | None,
+    parts: AttributeParts | None,
+    storage_class: str | None,
+    size: int | None,
+) -> bytes:
+    """GetObjectAttributesResponse; what is None was not asked for, or is not there. The ETag is not quoted here."""
+    content = _text("ETag", etag)
+    if checksum is not None:
+        content += f"<Checksum>{_checksum(checksum, checksum_type)}</Checksum>"
+    if parts_count is not None:
+        page = "" if parts is None else _attribute_parts(parts)
+        content += f"<ObjectParts><PartsCount>{parts_count}</PartsCount>{page}</ObjectParts>"
+    content += _text("StorageClass", storage_class)
+    if size is not None:
+        content += f"<ObjectSize>{size}</ObjectSize>"
+    return document("GetObjectAttributesResponse", content)
+
+
+def _attribute_parts(page: AttributeParts) -> str:
+    rows = "".join(
+        [
+            f"<Part><PartNumber>{number}</PartNumber><Size>{size}</Size>{_checksum(checksum)}</Part>"
+            for number, size, checksum in page.parts
+        ]
+    )
+    return (
+        f"<PartNumberMarker>{page.marker}</PartNumberMarker>"
+        f"<NextPartNumberMarker>{page.next_marker}</NextPartNumberMarker><MaxParts>{page.max_parts}</MaxParts>"
+        f"<IsTruncated>{_flag(page.truncated)}</IsTruncated>{rows}"
     )
 
 

@@ -87,14 +87,7 @@ class CompletePart:
 
 
 _CHECKSUM_ELEMENTS = {algorithm.element: algorithm for algorithm in Algorithm}
-_OTHER_CHECKSUMS = (
-    "ChecksumSHA512",
-    "ChecksumMD5",
-    "ChecksumXXHASH64",
-    "ChecksumXXHASH3",
-    "ChecksumXXHASH128",
-)
-_PART_FIELDS = frozenset(("PartNumber", "ETag", *_CHECKSUM_ELEMENTS, *_OTHER_CHECKSUMS))
+_PART_FIELDS = frozenset(("PartNumber", "ETag", *_CHECKSUM_ELEMENTS))
 
 
 def parse_complete_multipart_upload(body: bytes) -> list[CompletePart]:
@@ -131,9 +124,7 @@ def _part_checksum(fields: dict[str, str]) -> tuple[Algorithm, bytes] | None:
     if len(fields) > 1:
         raise _bad_part_checksum()
     element, value = fields.popitem()
-    algorithm = _CHECKSUM_ELEMENTS.get(element)
-    if algorithm is None:
-        raise S3Error("NotImplemented", f"Checksum algorithm {element[8:]} is not supported by this server.")
+    algorithm = _CHECKSUM_ELEMENTS[element]
     digest = checksums.decode(value.strip(), algorithm.digest_bytes)
     if digest is None:
         raise _bad_part_checksum()

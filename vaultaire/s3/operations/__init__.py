@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaultaire.s3.operation import Operation
-from vaultaire.s3.operations import buckets, copies, deletes, listing, multipart, objects
+from vaultaire.s3.operations import (
+    buckets,
+    copies,
+    deletes,
+    listing,
+    multipart,
+    object_attributes,
+    objects,
+    renames,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,6 +40,8 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.HEAD_OBJECT: Handler(objects.head_object, False),
     Operation.DELETE_OBJECT: Handler(objects.delete_object, True),
     Operation.DELETE_OBJECTS: Handler(deletes.delete_objects, True),
+    Operation.GET_OBJECT_ATTRIBUTES: Handler(object_attributes.get_object_attributes, False),
+    Operation.RENAME_OBJECT: Handler(renames.rename_object, True),
     Operation.COPY_OBJECT: Handler(copies.copy_object, True),
     Operation.LIST_OBJECTS: Handler(listing.list_objects, False),
     Operation.LIST_OBJECTS_V2: Handler(listing.list_objects_v2, False),
