@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaultaire.s3.operation import Operation
-from vaultaire.s3.operations import buckets, copies, deletes, listing, multipart, objects
+from vaultaire.s3.operations import buckets, copies, deletes, listing, multipart, objects, post_object
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 class Handler(NamedTuple):
-    """`writes`: needs a role that may change data."""
+    """`writes`: needs a role that may change data.
+
+    `authenticates_itself`: an anonymous request is handed to it with `NOBODY` as principal, and it finds out itself
+    who asks, whether they may, and only then does anything.
+    """
 
     run: Callable[[Call], Awaitable[Response]]
     writes: bool
+    authenticates_itself: bool = False
 
 
 OPERATIONS: dict[Operation, Handler] = {
@@ -29,6 +34,7 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.PUT_OBJECT: Handler(objects.put_object, True),
     Operation.GET_OBJECT: Handler(objects.get_object, False),
     Operation.HEAD_OBJECT: Handler(objects.head_object, False),
+    Operation.POST_OBJECT: Handler(post_object.post_object, True, authenticates_itself=True),
     Operation.DELETE_OBJECT: Handler(objects.delete_object, True),
     Operation.DELETE_OBJECTS: Handler(deletes.delete_objects, True),
     Operation.COPY_OBJECT: Handler(copies.copy_object, True),
