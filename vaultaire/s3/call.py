@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
+from vaultaire.s3.addressing import object_url
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Services:
     clock: Callable[[], float]  # unix seconds
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     region: str = "us-east-1"
+    domains: tuple[str, ...] = ()  # whose subdomains are buckets
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Call:
     verified: Verified
     principal: Principal
     receive: Receive
+    virtual: bool = False  # the bucket was named by the host, not by the path
 
     @property
     def store(self) -> Store:
@@ -92,6 +95,13 @@ class Call:
 
     def now_ms(self) -> int:
         return int(self.services.clock() * 1000)
+
+    def object_url(self) -> str:
+        """Where the object of this request is, in the style of address that the client used."""
+        assert self.bucket_name is not None
+        assert self.key is not None
+        host = self.header(b"host") or ""
+        return object_url(self.scheme, host, self.bucket_name, self.key, virtual=self.virtual)
 
     def require_bucket(self) -> BucketRecord:
         """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""

@@ -106,6 +106,10 @@ ERRORS: dict[str, tuple[int, str]] = {
         "schema.",
     ),
     "MalformedXML": (400, _MALFORMED_XML),
+    "MaxPostPreDataLengthExceededError": (
+        400,
+        "Your POST request fields preceding the upload file were too large.",
+    ),
     "MaxMessageLengthExceeded": (400, "Your request was too big."),
     "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size"),
     "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),

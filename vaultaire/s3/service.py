@@ -27,10 +27,11 @@ from index.errors import (
 )
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
 from index.objects import get_object as find_object
+from vaultaire.access import Principal
 from vaultaire.budget import BudgetExhausted
 from vaultaire.commit import CommitterEnded
 from vaultaire.ingest import ClientGone
-from vaultaire.s3 import names, routing, sigv4, stubs, xml
+from vaultaire.s3 import addressing, names, routing, sigv4, stubs, xml
 from vaultaire.s3.call import Call, Response, Services, xml_response
 from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import new_request_id
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from index.records import BucketRecord
-    from vaultaire.access import Principal
 
     Scope = MutableMapping[str, Any]
     Event = MutableMapping[str, Any]
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     Send = Callable[[Event], Awaitable[None]]
 
 log = logging.getLogger("vaultaire.s3")
+
+# Who an operation that authenticates itself begins as. It signs nothing, owns nothing and is no tenant's.
+NOBODY = Principal("", "", "", "read-only")
 
 
 class S3Service:
@@ -81,15 +84,19 @@ class S3Service:
         method, raw_path, raw_query = scope["method"], scope["raw_path"], scope["query_string"]
         services = self._services
         claim = sigv4.parse(method, raw_path, raw_query, scope["headers"], region=services.region)
-        bucket, key = names.split_path(raw_path)
-        principal, verified, found = self._authenticate(claim, bucket)
+        host = claim.headers.get(b"host", "")
+        bucket, key, virtual = addressing.split_address(host, raw_path, services.domains)
+        query = routing.parse_query(raw_query)
+        if claim.auth is sigv4.Auth.ANONYMOUS and _proves_itself(method, bucket, key, query):
+            principal, verified, found = self._nobody(bucket)
+        else:
+            principal, verified, found = self._authenticate(claim, bucket)
         if bucket is not None:
             names.check_bucket_name(bucket)
-        query = routing.parse_query(raw_query)
         operation = routing.route(method, bucket, key, query, claim.headers)
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
-        if writes and not principal.can_write:
+        if writes and not principal.can_write and principal is not NOBODY:
             raise S3Error("AccessDenied")
         call = Call(
             services,
@@ -104,6 +111,7 @@ class S3Service:
             verified,
             principal,
             receive,
+            virtual,
         )
         if handler is None:
             return _stub(call, operation)
@@ -125,6 +133,12 @@ class S3Service:
             raise S3Error("InvalidAccessKeyId")
         return principal, verified, found
 
+    def _nobody(self, bucket: str | None) -> tuple[Principal, sigv4.Verified, BucketRecord | None]:
+        """For an operation that authenticates itself: nothing is proven yet."""
+        with self._services.store.kv.snapshot() as reader:
+            found = get_bucket(reader, bucket) if bucket is not None else None
+        return NOBODY, sigv4.Verified("", b"", "", "", ""), found
+
     def _refusal(self, scope: Scope, error: S3Error, request_id: str) -> Response:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
         if error.status == 304:
@@ -132,6 +146,14 @@ class S3Service:
         resource = scope["raw_path"].decode("latin-1")
         body = to_xml(error, resource, request_id, self._host_id)
         return Response(error.status, [(b"content-type", b"application/xml"), *headers], body)
+
+
+def _proves_itself(method: str, bucket: str | None, key: bytes | None, query: dict[str, str]) -> bool:
+    """Whether an anonymous request is for an operation that looks for its proof in the body (a browser's form)."""
+    if method != "POST" or bucket is None or key is not None:
+        return False
+    handler = OPERATIONS.get(routing.route(method, bucket, key, query, {}))
+    return handler is not None and handler.authenticates_itself
 
 
 def _stub(call: Call, operation: Operation) -> Response:

@@ -347,6 +347,15 @@ def complete_multipart_upload(
     )
 
 
+def post_response(location: str, bucket: str, key: bytes, etag: str) -> bytes:
+    """PostResponse: what a form upload with `success_action_status` 201 is answered. S3 gives it no namespace."""
+    content = (
+        f"{_text('Location', location)}{_text('Bucket', bucket)}<Key>{_plain_name(key)}</Key>"
+        f"<ETag>{_quoted(etag)}</ETag>"
+    )
+    return document("PostResponse", content, namespace=False)
+
+
 def list_parts(
     bucket: str,
     key: bytes,

@@ -218,3 +218,20 @@ def parse_versioning(body: bytes) -> str:
     if fields.get("MfaDelete", "Disabled") != "Disabled":
         raise S3Error("NotImplemented", "MFA delete is not supported.")
     return fields["Status"]
+
+
+# --- the tagging field of a form -----------------------------------------------------------------------------------
+
+
+def parse_form_tagging(body: bytes) -> list[tuple[str, str]]:
+    """Keys and values of a Tagging document, in its order; their number and length are judged where tags are kept."""
+    pairs: list[tuple[str, str]] = []
+    for name, tag_set in _children(_parse(body, "Tagging")):
+        if name != "TagSet":
+            raise S3Error("MalformedXML")
+        for kind, tag in _children(tag_set):
+            found = _fields(tag, frozenset(("Key", "Value"))) if kind == "Tag" else {}
+            if found.keys() != {"Key", "Value"}:
+                raise S3Error("MalformedXML")
+            pairs.append((found["Key"], found["Value"]))
+    return pairs

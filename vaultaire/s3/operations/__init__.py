@@ -13,6 +13,7 @@ from vaultaire.s3.operations import (
     multipart,
     object_attributes,
     objects,
+    post_object,
     renames,
 )
 
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 
 class Handler(NamedTuple):
-    """`writes`: needs a role that may change data."""
+    """`writes`: needs a role that may change data.
+
+    `authenticates_itself`: an anonymous request is handed to it with `NOBODY` as principal, and it finds out itself
+    who asks, whether they may, and only then does anything.
+    """
 
     run: Callable[[Call], Awaitable[Response]]
     writes: bool
+    authenticates_itself: bool = False
 
 
 OPERATIONS: dict[Operation, Handler] = {
@@ -38,6 +44,7 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.PUT_OBJECT: Handler(objects.put_object, True),
     Operation.GET_OBJECT: Handler(objects.get_object, False),
     Operation.HEAD_OBJECT: Handler(objects.head_object, False),
+    Operation.POST_OBJECT: Handler(post_object.post_object, True, authenticates_itself=True),
     Operation.DELETE_OBJECT: Handler(objects.delete_object, True),
     Operation.DELETE_OBJECTS: Handler(deletes.delete_objects, True),
     Operation.GET_OBJECT_ATTRIBUTES: Handler(object_attributes.get_object_attributes, False),

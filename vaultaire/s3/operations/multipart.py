@@ -44,7 +44,6 @@ from vaultaire.s3.operations.attributes import (
     stored_checksum,
 )
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
-from vaultaire.s3.percent import quote_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -250,10 +249,11 @@ def _completed(call: Call, record: ObjectRecord) -> Response:
     assert call.bucket_name is not None
     assert call.key is not None
     kind = record.checksum.type if record.checksum is not None else None
-    location = f"{call.scheme}://{call.header(b'host') or ''}/{call.bucket_name}/{quote_path(call.key)}"
     checksum = checksum_element(record.checksum)
     return xml_response(
-        xml.complete_multipart_upload(location, call.bucket_name, call.key, record.etag, checksum, kind)
+        xml.complete_multipart_upload(
+            call.object_url(), call.bucket_name, call.key, record.etag, checksum, kind
+        )
     )
 
 
