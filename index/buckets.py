@@ -15,7 +15,7 @@ from index.errors import BucketExists, BucketNotEmpty, CorruptRecord, NoSuchBuck
 from index.keys import decode_id, encode_id, successor
 from index.kv import MAX_KEY_BYTES
 from index.records import BucketRecord
-from index.tables import BUCKET_NAMES, BUCKETS, COUNTERS, OBJECTS, PARTS, UPLOADS, VERSIONS
+from index.tables import BUCKET_NAMES, BUCKETS, CONFIGS, COUNTERS, OBJECTS, PARTS, UPLOADS, VERSIONS
 
 if TYPE_CHECKING:
     from index.kv import Reader, Transaction
@@ -71,7 +71,8 @@ def list_buckets(
 
 
 def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
-    """Remove an empty bucket: its rows, counters, and the uploads in progress with their parts.
+    """Remove an empty bucket: its rows, counters, configurations, and the uploads in progress with
+    their parts.
 
     Raises NoSuchBucket, BucketNotEmpty (objects or versions; as in S3, open uploads do not prevent it). The commit
     has as many deletes as there are uploads and parts: with very many, abort them in batches before.
@@ -82,7 +83,7 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     row = encode_id(record.id)
     if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
         raise BucketNotEmpty(name)
-    for table in (UPLOADS, PARTS, COUNTERS):
+    for table in (UPLOADS, PARTS, COUNTERS, CONFIGS):
         _delete_prefix(txn, table, row)
     txn.delete(BUCKETS, row)
     txn.delete(BUCKET_NAMES, name.encode())

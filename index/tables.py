@@ -14,6 +14,7 @@ VERSIONS: Final = "idx.versions"  # key path + inverted sequence -> ObjectRecord
 UPLOADS: Final = "idx.uploads"  # key path + upload id -> UploadRecord
 PARTS: Final = "idx.parts"  # bucket id + upload id + part number -> PartRecord
 COUNTERS: Final = "idx.counters"  # bucket id + writer number -> objects, logical bytes
+CONFIGS: Final = "idx.configs"  # bucket id + name -> configuration of a bucket
 META: Final = "idx.meta"  # allocators of bucket ids and node ids
 
-TABLES: Final = (BUCKETS, BUCKET_NAMES, OBJECTS, VERSIONS, UPLOADS, PARTS, COUNTERS, META)
+TABLES: Final = (BUCKETS, BUCKET_NAMES, OBJECTS, VERSIONS, UPLOADS, PARTS, COUNTERS, CONFIGS, META)
