@@ -42,6 +42,14 @@ def put_object(
     return previous
 
 
+def replace_object(txn: Transaction, bucket_id: int, key: bytes, record: ObjectRecord) -> None:
+    """Write `record` over the one that it was read from in this transaction: the same version with other tags, ...
+
+    Sequence, size and counters stay: nothing that LIST or a copy goes by has changed. Raises InvalidKey, ValueError.
+    """
+    txn.put(OBJECTS, tree.make_row(txn, OBJECTS, bucket_id, key), record.encode())
+
+
 def delete_object(txn: Transaction, bucket_id: int, key: bytes, writer: int) -> ObjectRecord | None:
     """Remove the current object; what it was, or None if there was none. Raises InvalidKey."""
     previous = get_object(txn, bucket_id, key)

@@ -93,13 +93,19 @@ _PARTS: Final = 7
 _TAGS: Final = 8
 _RETENTION: Final = 9
 _LEGAL_HOLD: Final = 10
+_ACL: Final = 14  # 11 to 13 are an upload's own
 
 _DELETE_MARKER: Final = 0x01
 
 # kind, version, head length, flags, flags | checksum algorithm, type | owner length, version id length |
 # parts in the ETag | domain | sequence, modified_ms, size | MD5 | new_stored_bytes
 OBJECT: Final = Layout(
-    "object", ord("O"), 1, struct.Struct(">BBBBBBBBBHIQQQ16sQ"), _DELETE_MARKER, frozenset(range(1, 11))
+    "object",
+    ord("O"),
+    1,
+    struct.Struct(">BBBBBBBBBHIQQQ16sQ"),
+    _DELETE_MARKER,
+    frozenset((*range(1, 11), 14)),
 )
 # The same bytes as LIST reads them: the first four as one number.
 _unpack_listing: Final = struct.Struct(">IxBBBBH4xQQQ16s").unpack_from
@@ -132,6 +138,7 @@ class ObjectRecord:
     tags: Pairs = ()
     retention: Retention | None = None
     legal_hold: bool = False
+    acl: Pairs = ()  # (grantee, permission); none: private
 
     @property
     def parts(self) -> tuple[PartSummary, ...]:
@@ -176,6 +183,7 @@ class ObjectRecord:
                     (_TAGS, encode_pairs(self.tags)),
                     (_RETENTION, encode_retention(self.retention)),
                     (_LEGAL_HOLD, b"\x01" if self.legal_hold else None),
+                    (_ACL, encode_pairs(self.acl)),
                 )
             )
         return b"".join((head, owner, version_id, fields))
@@ -215,6 +223,7 @@ class ObjectRecord:
                 decode_pairs(fields.get(_TAGS)),
                 decode_retention(fields.get(_RETENTION)),
                 decode_flag(fields.get(_LEGAL_HOLD)),
+                decode_pairs(fields.get(_ACL)),
             )
 
 
@@ -335,7 +344,18 @@ UPLOAD: Final = Layout(
     struct.Struct(">BBBBBBBQQ"),
     0,
     frozenset(
-        (_CONTENT_TYPE, _HEADERS, _METADATA, _TAGS, _RETENTION, _LEGAL_HOLD, _KEY, _UPLOAD_ID, _UPLOAD_OWNER)
+        (
+            _CONTENT_TYPE,
+            _HEADERS,
+            _METADATA,
+            _TAGS,
+            _RETENTION,
+            _LEGAL_HOLD,
+            _KEY,
+            _UPLOAD_ID,
+            _UPLOAD_OWNER,
+            _ACL,
+        )
     ),
 )
 
@@ -357,6 +377,7 @@ class UploadRecord:
     tags: Pairs = ()
     retention: Retention | None = None
     legal_hold: bool = False
+    acl: Pairs = ()
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -383,6 +404,7 @@ class UploadRecord:
                     (_KEY, self.key),
                     (_UPLOAD_ID, self.upload_id.encode()),
                     (_UPLOAD_OWNER, self.owner.encode()),
+                    (_ACL, encode_pairs(self.acl)),
                 )
             )
 
@@ -407,6 +429,7 @@ class UploadRecord:
                 decode_pairs(fields.get(_TAGS)),
                 decode_retention(fields.get(_RETENTION)),
                 decode_flag(fields.get(_LEGAL_HOLD)),
+                decode_pairs(fields.get(_ACL)),
             )
 
 

@@ -60,6 +60,7 @@ objects = st.builds(
     tags=pairs,
     retention=st.none() | retentions,
     legal_hold=st.booleans(),
+    acl=pairs,
 ).map(lambda record: record if record.inline is not None else replace(record, manifest=b"manifest"))
 markers = st.builds(
     lambda record: replace(record, delete_marker=True, etag="", inline=None, manifest=None), objects
@@ -80,6 +81,7 @@ uploads = st.builds(
     tags=pairs,
     retention=st.none() | retentions,
     legal_hold=st.booleans(),
+    acl=pairs,
 )
 parts = st.builds(
     PartRecord,

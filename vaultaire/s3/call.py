@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
 from vaultaire.s3.addressing import object_url
+from vaultaire.s3.authorize import NO_RULES, Rules, decide, load_rules
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vaultaire.access import Keyring, Principal
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.s3.facts import Facts
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
     from vaultaire.threads import Threads
@@ -70,7 +72,7 @@ class Response:
 
 @dataclass(slots=True)
 class Call:
-    """One authenticated request."""
+    """One authenticated (or knowingly anonymous) request, whose operation is allowed."""
 
     services: Services
     scheme: str
@@ -84,6 +86,10 @@ class Call:
     verified: Verified
     principal: Principal
     receive: Receive
+    rules: Rules = NO_RULES  # of `found_bucket`
+    address: str | None = None  # the client's IP address
+    facts: Facts | None = None  # of the request, for conditions; gathered when first needed
+    admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
 
     @property
@@ -116,9 +122,53 @@ class Call:
     def _allowed(self, name: str | None, record: BucketRecord | None) -> BucketRecord:
         if record is None:
             raise S3Error("NoSuchBucket", bucket=name)
-        if record.owner != self.principal.tenant and not self.principal.root:
+        # By id: a bucket that another tenant made meanwhile under this name is not the one that was asked for.
+        if not self.principal.reaches(record.owner) and record.id not in self.admitted:
             raise S3Error("AccessDenied")
         return record
+
+    # -- rights; see `vaultaire.s3.authorize`
+
+    def admit(self, bucket: BucketRecord) -> None:
+        """From here on `bucket` may be used: the caller has been authorised for what it does with it."""
+        self.admitted.add(bucket.id)
+
+    def allows(
+        self,
+        action: str,
+        key: bytes | None = None,
+        version_id: str | None = None,
+        request_tags: tuple[tuple[str, str], ...] | None = None,
+    ) -> bool:
+        """Whether the caller may do `action` to this request's bucket or `key` in it. Not inside a commit."""
+        bucket = self.found_bucket
+        if bucket is None:
+            raise S3Error("NoSuchBucket", bucket=self.bucket_name)
+        if self.rules.policy is None and self.principal.reaches(bucket.owner):
+            return True
+        return decide(self, bucket, self.rules, action, key, version_id, request_tags)
+
+    def require(
+        self,
+        action: str,
+        key: bytes | None = None,
+        version_id: str | None = None,
+        request_tags: tuple[tuple[str, str], ...] | None = None,
+    ) -> None:
+        """As `allows`. Raises AccessDenied; on return the bucket may be used."""
+        if not self.allows(action, key, version_id, request_tags):
+            raise S3Error("AccessDenied")
+        assert self.found_bucket is not None
+        self.admit(self.found_bucket)
+
+    def source(self, reader: Reader, name: str) -> tuple[BucketRecord, Rules]:
+        """Another bucket to read from, and its rules. Nothing is decided yet. Raises NoSuchBucket."""
+        record = get_bucket(reader, name)
+        if record is None:
+            raise S3Error("NoSuchBucket", bucket=name)
+        return record, load_rules(reader, record, own=self.principal.reaches(record.owner))
+
+    # -- effects
 
     async def commit(self, fn: Callable[[Transaction], T], publications: Sequence[Publication] = ()) -> T:
         """Durable on return; see `vaultaire.commit`."""

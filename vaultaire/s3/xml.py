@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vaultaire.s3.checksums import ChecksumType
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
-_XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 
 class ListedObject(NamedTuple):
@@ -279,17 +278,6 @@ def versioning_configuration(status: str | None) -> bytes:
 
 def request_payment() -> bytes:
     return document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")
-
-
-def access_control_policy(owner: str) -> bytes:
-    """The one ACL there is: the owner may do everything."""
-    who = escape(owner)
-    return document(
-        "AccessControlPolicy",
-        f"{_owner(owner)}<AccessControlList><Grant>"
-        f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser"><ID>{who}</ID><DisplayName>{who}</DisplayName>'
-        "</Grantee><Permission>FULL_CONTROL</Permission></Grant></AccessControlList>",
-    )
 
 
 def policy_status(public: bool = False) -> bytes:

@@ -200,15 +200,9 @@ def test_every_operation_has_a_documented_answer_or_is_not_implemented(operation
 @pytest.mark.parametrize(
     ("target", "code"),
     [
-        ("/b?policy", "NoSuchBucketPolicy"),
         ("/b?lifecycle", "NoSuchLifecycleConfiguration"),
-        ("/b?tagging", "NoSuchTagSet"),
-        ("/b?cors", "NoSuchCORSConfiguration"),
-        ("/b?encryption", "ServerSideEncryptionConfigurationNotFoundError"),
         ("/b?website", "NoSuchWebsiteConfiguration"),
         ("/b?object-lock", "ObjectLockConfigurationNotFoundError"),
-        ("/b?ownershipControls", "OwnershipControlsNotFoundError"),
-        ("/b?publicAccessBlock", "NoSuchPublicAccessBlockConfiguration"),
         ("/b?replication", "ReplicationConfigurationNotFoundError"),
     ],
 )

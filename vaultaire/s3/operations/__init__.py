@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vaultaire.s3 import stored
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import (
     buckets,
+    configurations,
     copies,
+    defaults,
     deletes,
     listing,
+    lists,
     multipart,
     object_attributes,
     objects,
     post_object,
     renames,
+    tagging,
 )
 
 if TYPE_CHECKING:
@@ -24,15 +29,10 @@ if TYPE_CHECKING:
 
 
 class Handler(NamedTuple):
-    """`writes`: needs a role that may change data.
-
-    `authenticates_itself`: an anonymous request is handed to it with `NOBODY` as principal, and it finds out itself
-    who asks, whether they may, and only then does anything.
-    """
+    """`writes`: needs a role that may change data."""
 
     run: Callable[[Call], Awaitable[Response]]
     writes: bool
-    authenticates_itself: bool = False
 
 
 OPERATIONS: dict[Operation, Handler] = {
@@ -44,7 +44,7 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.PUT_OBJECT: Handler(objects.put_object, True),
     Operation.GET_OBJECT: Handler(objects.get_object, False),
     Operation.HEAD_OBJECT: Handler(objects.head_object, False),
-    Operation.POST_OBJECT: Handler(post_object.post_object, True, authenticates_itself=True),
+    Operation.POST_OBJECT: Handler(post_object.post_object, True),
     Operation.DELETE_OBJECT: Handler(objects.delete_object, True),
     Operation.DELETE_OBJECTS: Handler(deletes.delete_objects, True),
     Operation.GET_OBJECT_ATTRIBUTES: Handler(object_attributes.get_object_attributes, False),
@@ -60,4 +60,42 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.ABORT_MULTIPART_UPLOAD: Handler(multipart.abort_multipart_upload, True),
     Operation.LIST_PARTS: Handler(listing.list_parts, False),
     Operation.LIST_MULTIPART_UPLOADS: Handler(listing.list_multipart_uploads, False),
+    Operation.GET_BUCKET_ACL: Handler(lists.get_bucket_acl, False),
+    Operation.PUT_BUCKET_ACL: Handler(lists.put_bucket_acl, True),
+    Operation.GET_OBJECT_ACL: Handler(lists.get_object_acl, False),
+    Operation.PUT_OBJECT_ACL: Handler(lists.put_object_acl, True),
+    Operation.GET_OBJECT_TAGGING: Handler(tagging.get_object_tagging, False),
+    Operation.PUT_OBJECT_TAGGING: Handler(tagging.put_object_tagging, True),
+    Operation.DELETE_OBJECT_TAGGING: Handler(tagging.delete_object_tagging, True),
+    Operation.GET_BUCKET_POLICY: Handler(configurations.get_bucket_policy, False),
+    Operation.PUT_BUCKET_POLICY: Handler(configurations.put_bucket_policy, True),
+    Operation.DELETE_BUCKET_POLICY: Handler(configurations.deleter(stored.POLICY), True),
+    Operation.GET_BUCKET_POLICY_STATUS: Handler(configurations.get_bucket_policy_status, False),
+    Operation.PUT_BUCKET_LOGGING: Handler(defaults.put_bucket_logging, True),
+    Operation.PUT_BUCKET_NOTIFICATION_CONFIGURATION: Handler(defaults.put_bucket_notification, True),
+    Operation.PUT_BUCKET_REQUEST_PAYMENT: Handler(defaults.put_bucket_request_payment, True),
+    Operation.PUT_BUCKET_ACCELERATE_CONFIGURATION: Handler(defaults.put_bucket_accelerate, True),
+    Operation.GET_BUCKET_CORS: Handler(configurations.getter(stored.CORS), False),
+    Operation.PUT_BUCKET_CORS: Handler(configurations.put_bucket_cors, True),
+    Operation.DELETE_BUCKET_CORS: Handler(configurations.deleter(stored.CORS), True),
+    Operation.GET_BUCKET_ENCRYPTION: Handler(configurations.getter(stored.ENCRYPTION), False),
+    Operation.PUT_BUCKET_ENCRYPTION: Handler(configurations.put_bucket_encryption, True),
+    Operation.DELETE_BUCKET_ENCRYPTION: Handler(configurations.deleter(stored.ENCRYPTION), True),
+    Operation.GET_BUCKET_OWNERSHIP_CONTROLS: Handler(configurations.getter(stored.OWNERSHIP), False),
+    Operation.PUT_BUCKET_OWNERSHIP_CONTROLS: Handler(configurations.put_bucket_ownership_controls, True),
+    Operation.DELETE_BUCKET_OWNERSHIP_CONTROLS: Handler(configurations.deleter(stored.OWNERSHIP), True),
+    Operation.GET_BUCKET_TAGGING: Handler(configurations.getter(stored.TAGGING), False),
+    Operation.PUT_BUCKET_TAGGING: Handler(configurations.put_bucket_tagging, True),
+    Operation.DELETE_BUCKET_TAGGING: Handler(configurations.deleter(stored.TAGGING), True),
+    Operation.GET_PUBLIC_ACCESS_BLOCK: Handler(configurations.getter(stored.PUBLIC_ACCESS_BLOCK), False),
+    Operation.PUT_PUBLIC_ACCESS_BLOCK: Handler(configurations.put_public_access_block, True),
+    Operation.DELETE_PUBLIC_ACCESS_BLOCK: Handler(configurations.deleter(stored.PUBLIC_ACCESS_BLOCK), True),
+    Operation.GET_BUCKET_ANALYTICS_CONFIGURATION: Handler(defaults.no_such_configuration, False),
+    Operation.DELETE_BUCKET_ANALYTICS_CONFIGURATION: Handler(defaults.no_such_configuration, True),
+    Operation.GET_BUCKET_INTELLIGENT_TIERING_CONFIGURATION: Handler(defaults.no_such_configuration, False),
+    Operation.DELETE_BUCKET_INTELLIGENT_TIERING_CONFIGURATION: Handler(defaults.no_such_configuration, True),
+    Operation.GET_BUCKET_INVENTORY_CONFIGURATION: Handler(defaults.no_such_configuration, False),
+    Operation.DELETE_BUCKET_INVENTORY_CONFIGURATION: Handler(defaults.no_such_configuration, True),
+    Operation.GET_BUCKET_METRICS_CONFIGURATION: Handler(defaults.no_such_configuration, False),
+    Operation.DELETE_BUCKET_METRICS_CONFIGURATION: Handler(defaults.no_such_configuration, True),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from index.values import Checksum
-from vaultaire.s3 import checksums, dates, xml
+from vaultaire.s3 import checksums, dates, tags, xml
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.headers import (
     format_metadata,
@@ -17,7 +17,7 @@ from vaultaire.s3.headers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from index.records import ObjectRecord
     from vaultaire.s3.expected import Computed
@@ -47,35 +47,42 @@ _ORDINARY = frozenset(
         b"amz-sdk-request",
     )
 )
-_ACCEPTED_ACLS = ("private", "bucket-owner-full-control", "bucket-owner-read")
+ENCRYPTED = ("x-amz-server-side-encryption", "AES256")  # as it is kept among an object's headers
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
+    """`headers` include the encryption that was asked for or, with `encrypts`, is the bucket's default."""
+
     content_type: str | None
     headers: tuple[tuple[str, str], ...]
     metadata: tuple[tuple[str, str], ...]
+    tags: tuple[tuple[str, str], ...] = ()
 
 
-def parse_attributes(fields: Mapping[bytes, str]) -> Attributes:
-    """Raises S3Error; also for headers whose promise this server would not keep."""
-    if not fields.keys() - _ORDINARY:
+def parse_attributes(fields: Mapping[bytes, str], *, encrypts: bool = False) -> Attributes:
+    """Raises S3Error; also for headers whose promise this server would not keep.
+
+    Access control lists are not looked at: see `rights`.
+    """
+    if not encrypts and not fields.keys() - _ORDINARY:
         return Attributes(fields.get(b"content-type") or None, (), ())
     refuse_broken_promises(fields)
-    refuse_grants(fields)
-    if fields.get(b"x-amz-tagging"):
-        raise S3Error("NotImplemented", extra={"Header": "x-amz-tagging"})
     content_type, headers = parse_system(fields)
-    return Attributes(content_type, headers, parse_metadata(fields))
+    if encrypts or b"x-amz-server-side-encryption" in fields:
+        headers = (*headers, ENCRYPTED)
+    return Attributes(content_type, headers, parse_metadata(fields), tags.parse_header(fields))
 
 
-def refuse_grants(fields: Mapping[bytes, str]) -> None:
-    """Buckets are owner-enforced: an ACL that grants nothing to others is accepted, any other is refused."""
-    acl = fields.get(b"x-amz-acl")
-    if acl is not None and acl not in _ACCEPTED_ACLS:
-        raise S3Error("AccessControlListNotSupported")
-    if any(name.startswith(b"x-amz-grant-") for name in fields):
-        raise S3Error("AccessControlListNotSupported")
+def encryption_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """What the answer to a write says of the encryption of the object that has `headers`."""
+    return [(ENCRYPTED[0].encode(), ENCRYPTED[1].encode())] if ENCRYPTED in headers else []
+
+
+def refuse_customer_keys(fields: Mapping[bytes, str]) -> None:
+    """No object here is encrypted with a client's own key: a request that brings one expects what is not there."""
+    if b"x-amz-server-side-encryption-customer-algorithm" in fields:
+        raise S3Error("NotImplemented", extra={"Header": "x-amz-server-side-encryption-customer-algorithm"})
 
 
 def check_version(version_id: str | None) -> None:

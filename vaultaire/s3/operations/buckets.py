@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from index.buckets import create_bucket as create
 from index.buckets import delete_bucket as delete
 from index.buckets import list_buckets as list_all
+from index.configs import put_config
 from index.errors import BucketExists
-from vaultaire.s3 import xml, xml_requests
+from vaultaire.s3 import acl, bucket_settings, stored, xml, xml_requests
 from vaultaire.s3.body import read_small_body
+from vaultaire.s3.bucket_settings import Ownership
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.operations.parameters import parse_limit
+from vaultaire.s3.operations.rights import normal
 
 if TYPE_CHECKING:
     from index.kv import Transaction
@@ -55,9 +58,18 @@ async def create_bucket(call: Call) -> Response:
             extra={"LocationConstraint": location},
         )
     tenant, now_ms = call.principal.tenant, call.now_ms()
+    ownership = bucket_settings.ownership_header(call.headers)
+    grants = normal(acl.parse_headers(call.headers, tenant, tenant) or (), tenant)
+    if grants and not (ownership or Ownership.ENFORCED).lists_count:
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
 
     def commit(txn: Transaction) -> None:
-        create(txn, name, tenant, now_ms)
+        bucket = create(txn, name, tenant, now_ms)
+        if ownership is not None:
+            document = bucket_settings.format_ownership(ownership)
+            put_config(txn, bucket.id, stored.OWNERSHIP, stored.wrap(document))
+        if grants:
+            put_config(txn, bucket.id, stored.ACL, stored.wrap(acl.format_xml(grants, tenant)))
 
     try:
         await call.commit(commit)

@@ -22,16 +22,21 @@ from index.objects import put_object as put
 from index.records import PartRecord
 from index.uploads import get_upload, put_part
 from vaultaire.s3 import conditions, names, ranges, xml
+from vaultaire.s3.authorize import decide
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.attributes import (
+    ENCRYPTED,
     Attributes,
     check_version,
     checksum_element,
+    encryption_headers,
     parse_attributes,
+    refuse_customer_keys,
 )
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
+from vaultaire.s3.operations.rights import new_object_rights
 
 if TYPE_CHECKING:
     from cas.store import Publication
@@ -57,6 +62,15 @@ class _Source:
     key: bytes
     record: ObjectRecord
 
+    def read_again(self, call: Call, txn: Transaction) -> ObjectRecord:
+        """The source as it is now; if it was replaced meanwhile, the conditions are asked again."""
+        now = find(txn, call.bucket(txn, self.bucket).id, self.key)
+        if now is None:
+            raise S3Error("NoSuchKey", key=self.key)
+        if now.sequence != self.record.sequence:
+            conditions.check_copy_source(call.headers, current_of(now))
+        return now
+
     def check_unchanged(self, call: Call, txn: Transaction) -> None:
         """The very version that was looked at is still there. Raises NoSuchKey, OperationAborted, ..."""
         now = find(txn, call.bucket(txn, self.bucket).id, self.key)
@@ -66,15 +80,30 @@ class _Source:
             raise S3Error("OperationAborted", "The source of the copy was replaced meanwhile. Try again.")
 
 
-def _find_source(call: Call, reader: Reader) -> _Source:
+def _find_source(call: Call, reader: Reader, *, tags: bool = False) -> _Source:
+    """A copy reads its source: that must be allowed there, as a GET would be; with `tags` as GetObjectTagging too."""
+    refuse_customer_keys(call.headers)
     header = call.header(b"x-amz-copy-source")
     if not header:
         raise invalid_argument("You must provide a copy source", "x-amz-copy-source", header)
     source = names.parse_copy_source(header)
-    record = find(reader, call.bucket(reader, source.bucket).id, source.key)
+    bucket, rules = call.source(reader, source.bucket)
+
+    def allowed(action: str, key: bytes | None = source.key) -> bool:
+        return decide(call, bucket, rules, action, key, source.version_id)
+
+    version = "Version" if source.version_id is not None else ""
+    if not allowed(f"s3:GetObject{version}"):
+        raise S3Error("AccessDenied")
+    call.admit(bucket)
+    record = find(reader, bucket.id, source.key)
+    if record is None and not allowed("s3:ListBucket", None):
+        raise S3Error("AccessDenied")
     check_version(source.version_id)
     if record is None:
         raise S3Error("NoSuchKey", key=source.key)
+    if tags and record.tags and not allowed(f"s3:GetObject{version}Tagging"):
+        raise S3Error("AccessDenied")
     conditions.check_copy_source(call.headers, current_of(record))
     return _Source(source.bucket, source.key, record)
 
@@ -93,36 +122,44 @@ async def copy_object(call: Call) -> Response:
     """The same chunks under another name, with the source's metadata or (REPLACE) the request's."""
     key = call.key
     assert key is not None
-    attributes = parse_attributes(call.headers)
+    attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
     replaces = _directive(call, b"x-amz-metadata-directive")
-    _directive(call, b"x-amz-tagging-directive")
+    replaces_tags = _directive(call, b"x-amz-tagging-directive")
+    rights = new_object_rights(call, call.require_bucket())
     wanted = conditions.parse_write(call.headers)
     now_ms = call.now_ms()
+    changes = replaces or replaces_tags or any(name in call.headers for name in _CHANGES)
 
     def commit(txn: Transaction) -> ObjectRecord:
         bucket = call.bucket(txn)
-        source = _find_source(call, txn)
-        onto_itself = (source.bucket, source.key) == (call.bucket_name, key)
-        if onto_itself and not replaces and not any(name in call.headers for name in _CHANGES):
-            raise S3Error("InvalidRequest", _NOTHING_CHANGES)
+        current = source.read_again(call, txn)
         if wanted is not None:
             existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
         copied = replace(
-            source.record,
+            current,
             modified_ms=now_ms,
-            owner=call.principal.tenant,
-            new_stored_bytes=len(source.record.inline or b""),
+            owner=rights.owner,
+            acl=rights.grants,
+            tags=attributes.tags if replaces_tags else current.tags,
+            new_stored_bytes=len(current.inline or b""),
         )
         copied = _with_attributes(copied, attributes, replaces=replaces)
         put(txn, bucket.id, key, copied, call.store.writer)
         return copied
 
     with call.store.operation():
+        with call.store.kv.snapshot() as reader:
+            call.bucket(reader)
+            source = _find_source(call, reader, tags=not replaces_tags)
+        if (source.bucket, source.key) == (call.bucket_name, key) and not changes:
+            raise S3Error("InvalidRequest", _NOTHING_CHANGES)
         record = await call.commit(commit)
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
-    return xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response = xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response.headers += encryption_headers(record.headers)
+    return response
 
 
 def _with_attributes(record: ObjectRecord, given: Attributes, *, replaces: bool) -> ObjectRecord:
@@ -130,8 +167,9 @@ def _with_attributes(record: ObjectRecord, given: Attributes, *, replaces: bool)
         return replace(
             record, content_type=given.content_type, headers=given.headers, metadata=given.metadata
         )
-    kept = [header for header in record.headers if header[0] not in _OWN_HEADERS]
-    own = [header for header in given.headers if header[0] in _OWN_HEADERS]
+    # Class, redirect and encryption are never the source's: they are asked for, or the target's own.
+    kept = [header for header in record.headers if header[0] not in _OWN_HEADERS and header != ENCRYPTED]
+    own = [header for header in given.headers if header[0] in _OWN_HEADERS or header == ENCRYPTED]
     return replace(record, headers=(*kept, *own))
 
 
@@ -143,7 +181,8 @@ async def upload_part_copy(call: Call) -> Response:
     with call.store.operation():
         with call.store.kv.snapshot() as reader:
             bucket = call.bucket(reader)
-            if get_upload(reader, bucket.id, key, identifier) is None:
+            upload = get_upload(reader, bucket.id, key, identifier)
+            if upload is None:
                 raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
             source = _find_source(call, reader)
         size = source.record.size
@@ -170,7 +209,9 @@ async def upload_part_copy(call: Call) -> Response:
             await call.commit(commit, [publication])
         finally:
             publication.settle(False)  # nothing, where the commit was decided
-    return xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
+    response = xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
+    response.headers += encryption_headers(upload.headers)
+    return response
 
 
 def _reference(call: Call, record: ObjectRecord, start: int, stop: int) -> tuple[Manifest, Publication]:

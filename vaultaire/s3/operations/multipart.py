@@ -40,10 +40,13 @@ from vaultaire.s3.expected import (
 from vaultaire.s3.operations.attributes import (
     checksum_element,
     checksum_headers,
+    encryption_headers,
     parse_attributes,
+    refuse_customer_keys,
     stored_checksum,
 )
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
+from vaultaire.s3.operations.rights import new_object_rights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,22 +66,26 @@ async def create_multipart_upload(call: Call) -> Response:
     key, bucket_name = call.key, call.bucket_name
     assert key is not None
     assert bucket_name is not None
-    attributes = parse_attributes(call.headers)
+    attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
+    rights = new_object_rights(call, call.require_bucket())
     checksum = parse_upload_checksum(call.headers)
     nonce = os.urandom(uploads.NONCE_BYTES)
     record = UploadRecord(
         upload_id="",
         key=key,
-        owner=call.principal.tenant,
+        owner=rights.owner,
         initiated_ms=call.now_ms(),
         content_type=attributes.content_type,
         headers=attributes.headers,
         metadata=attributes.metadata,
         checksum_algorithm=checksum.algorithm.value if checksum is not None else None,
         checksum_type=checksum.type if checksum is not None else None,
+        tags=attributes.tags,
+        acl=rights.grants,
     )
     stored = await call.commit(lambda txn: uploads.create_upload(txn, call.bucket(txn).id, record, nonce))
     response = xml_response(xml.initiate_multipart_upload(bucket_name, key, stored.upload_id))
+    response.headers += encryption_headers(record.headers)
     if checksum is not None:
         response.headers.append((b"x-amz-checksum-algorithm", checksum.algorithm.value.encode()))
         response.headers.append((b"x-amz-checksum-type", checksum.type.encode()))
@@ -99,6 +106,7 @@ async def upload_part(call: Call) -> Response:
     key = call.key
     assert key is not None
     number, identifier = parse_part_number(call.query), upload_id(call.query)
+    refuse_customer_keys(call.headers)
     plan = plan_body(call, max_bytes=MAX_PUT_BYTES)
     with call.store.kv.snapshot() as reader:
         _, upload_record = _find_upload(call, reader, identifier)
@@ -125,7 +133,8 @@ async def upload_part(call: Call) -> Response:
         await call.commit(commit, upload.publications)
         upload.committed = True
     # A part's checksum has no type: only objects have one.
-    return Response(200, [(b"etag", b'"%s"' % part.etag.encode()), *checksum_headers(checksum)[:1]])
+    headers = [(b"etag", b'"%s"' % part.etag.encode()), *checksum_headers(checksum)[:1]]
+    return Response(200, headers + encryption_headers(upload_record.headers))
 
 
 def _algorithm(upload: UploadRecord) -> Algorithm | None:
@@ -207,6 +216,8 @@ def _compose(
         content_type=upload.content_type,
         headers=upload.headers,
         metadata=upload.metadata,
+        tags=upload.tags,
+        acl=upload.acl,
         checksum=checksum,
         manifest=composed.manifest.encode(),
         part_table=encode_parts([PartSummary(p.number, p.size, p.etag, p.checksum) for p in parts]),
@@ -250,11 +261,13 @@ def _completed(call: Call, record: ObjectRecord) -> Response:
     assert call.key is not None
     kind = record.checksum.type if record.checksum is not None else None
     checksum = checksum_element(record.checksum)
-    return xml_response(
+    response = xml_response(
         xml.complete_multipart_upload(
             call.object_url(), call.bucket_name, call.key, record.etag, checksum, kind
         )
     )
+    response.headers += encryption_headers(record.headers)
+    return response
 
 
 def _repeated(call: Call, listed: Sequence[CompletePart], identifier: str) -> Response:

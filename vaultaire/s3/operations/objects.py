@@ -22,10 +22,13 @@ from vaultaire.s3.headers import response_overrides
 from vaultaire.s3.operations.attributes import (
     check_version,
     checksum_headers,
+    encryption_headers,
     object_headers,
     parse_attributes,
+    refuse_customer_keys,
     stored_checksum,
 )
+from vaultaire.s3.operations.rights import new_object_rights
 
 if TYPE_CHECKING:
     from index.kv import Transaction
@@ -34,13 +37,14 @@ if TYPE_CHECKING:
 
 async def put_object(call: Call) -> Response:
     """One body, whole and proven, becomes the current object."""
-    attributes = parse_attributes(call.headers)
+    attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
     plan = plan_body(call, max_bytes=MAX_PUT_BYTES)
     wanted = conditions.parse_write(call.headers)
     key = call.key
     assert key is not None
     # Early, so that a hopeless upload is refused before its body; the commit checks again.
     bucket = call.require_bucket()
+    rights = new_object_rights(call, bucket)
     if wanted is not None:
         with call.store.kv.snapshot() as reader:
             wanted.check(_etag(find(reader, bucket.id, key)))
@@ -52,10 +56,12 @@ async def put_object(call: Call) -> Response:
             size=upload.size,
             modified_ms=call.now_ms(),
             etag=computed.md5.hex(),
-            owner=call.principal.tenant,
+            owner=rights.owner,
             content_type=attributes.content_type,
             headers=attributes.headers,
             metadata=attributes.metadata,
+            tags=attributes.tags,
+            acl=rights.grants,
             checksum=checksum,
             inline=upload.inline,
             manifest=upload.manifest.encode() if upload.manifest is not None else None,
@@ -71,7 +77,7 @@ async def put_object(call: Call) -> Response:
         await call.commit(commit, upload.publications)
         upload.committed = True
     headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
-    return Response(200, headers)
+    return Response(200, headers + encryption_headers(record.headers))
 
 
 def _etag(record: ObjectRecord | None) -> str | None:
@@ -119,14 +125,17 @@ async def _get(call: Call, *, body: bool) -> Response:
 def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     """(the answer without its body, the object, the bytes asked for)."""
     record = _current(call)
+    refuse_customer_keys(call.headers)
     headers = object_headers(record)
+    if record.tags and call.allows("s3:GetObjectTagging", call.key):
+        headers.append((b"x-amz-tagging-count", b"%d" % len(record.tags)))
     current = current_of(record)
     if conditions.check_read(call.headers, current) == "not-modified":
         return Response(304, _not_modified_headers(headers)), record, 0, 0
     status, (start, stop) = _select(call, record, current, headers)
     if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
         headers.extend(checksum_headers(record.checksum))
-    overrides = response_overrides(call.query, anonymous=False) if call.query else []
+    overrides = response_overrides(call.query, anonymous=call.principal.anonymous) if call.query else []
     if overrides:
         replaced = {name for name, _ in overrides}
         headers = [*(h for h in headers if h[0] not in replaced), *overrides]

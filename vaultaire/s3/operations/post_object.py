@@ -19,13 +19,20 @@ from index.objects import put_object as put
 from index.records import ObjectRecord
 from vaultaire.ingest import BodyTooLarge, ClientGone
 from vaultaire.s3 import conditions, form_data, post_policy, sigv4, xml
+from vaultaire.s3.authorize import attribute_actions, load_rules
 from vaultaire.s3.body import MAX_PUT_BYTES, BodyPlan, new_digests, new_upload
 from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.expected import parse_expected
 from vaultaire.s3.headers import has_control_characters
 from vaultaire.s3.names import check_key
-from vaultaire.s3.operations.attributes import checksum_headers, parse_attributes, stored_checksum
+from vaultaire.s3.operations.attributes import (
+    checksum_headers,
+    encryption_headers,
+    parse_attributes,
+    stored_checksum,
+)
+from vaultaire.s3.operations.rights import new_object_rights
 from vaultaire.s3.percent import quote_query
 from vaultaire.s3.sigv4 import Payload
 from vaultaire.s3.xml_requests import parse_form_tagging
@@ -70,12 +77,13 @@ async def post_object(call: Call) -> Response:
     # Without a lease: nobody has proven anything yet, so nobody may take a place from those who have. It is 20 KB.
     form = read_form(await body.fields(), body.filename)
     lengths = _authorize(call, form)
-    attributes = parse_attributes(form.headers)
+    attributes = parse_attributes(form.headers, encrypts=call.rules.encrypts)
     expected = parse_expected(form.headers)
     wanted = conditions.parse_write(call.headers)
     key = call.key
     assert key is not None
     bucket = call.require_bucket()
+    rights = new_object_rights(call, bucket)
     if wanted is not None:
         with call.store.kv.snapshot() as reader:
             found = find(reader, bucket.id, key)
@@ -98,10 +106,12 @@ async def post_object(call: Call) -> Response:
             size=upload.size,
             modified_ms=call.now_ms(),
             etag=computed.md5.hex(),
-            owner=call.principal.tenant,
+            owner=rights.owner,
             content_type=attributes.content_type,
             headers=attributes.headers,
             metadata=attributes.metadata,
+            tags=attributes.tags,
+            acl=rights.grants,
             checksum=checksum,
             inline=upload.inline,
             manifest=upload.manifest.encode() if upload.manifest is not None else None,
@@ -119,6 +129,7 @@ async def post_object(call: Call) -> Response:
         upload.committed = True
     answer = success(form.fields, call.bucket_name, key, record.etag, call.object_url())
     answer.headers += [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
+    answer.headers += encryption_headers(record.headers)
     return answer
 
 
@@ -241,16 +252,20 @@ def _authorize(call: Call, form: Form) -> post_policy.LengthRange | None:
     signature = sigv4.parse_form(fields, region=services.region)
     if signature is None:
         raise S3Error("AccessDenied")  # an anonymous form
+    bucket = call.found_bucket
     with services.store.kv.snapshot() as reader:
         principal = services.keyring.lookup(reader, signature.access_key)
+        if principal is not None and bucket is not None:
+            call.rules = load_rules(reader, bucket, own=principal.reaches(bucket.owner))
     sigv4.verify_form(signature, principal.secret_key if principal is not None else None)
     if principal is None:  # verify_form has refused it: this is for the reader
         raise S3Error("InvalidAccessKeyId")
-    call.principal = principal
+    call.principal, call.facts = principal, None
     if not principal.can_write:
         raise S3Error("AccessDenied")
-    call.require_bucket()
     assert call.bucket_name is not None
+    if bucket is None:
+        raise S3Error("NoSuchBucket", bucket=call.bucket_name)
     if fields.get("bucket", call.bucket_name) != call.bucket_name:
         raise post_policy.refused("the bucket field is not the bucket of the request")
     policy = post_policy.parse_policy(signature.policy)
@@ -264,6 +279,9 @@ def _authorize(call: Call, form: Form) -> post_policy.LengthRange | None:
         )
     check_key(key)
     call.key = key
+    call.headers = {**call.headers, **form.headers}  # the fields are PutObject's headers, for rights too
+    for action in ("s3:PutObject", *attribute_actions(call, bucket)):
+        call.require(action, key)
     return policy.length
 
 

@@ -39,6 +39,10 @@ async def rename_object(call: Call) -> Response:
     key = call.key
     assert key is not None
     source = parse_rename_source(call.header(b"x-amz-rename-source"))
+    for candidate in source_keys(call.require_bucket(), source):
+        # A rename reads its source and takes it away: both must be allowed, under every reading of the header.
+        call.require("s3:GetObject", candidate)
+        call.require("s3:DeleteObject", candidate)
     token = parse_client_token(call.headers)
     digest = _parameters_digest(call.headers, key)
 
@@ -82,14 +86,19 @@ def parse_rename_source(value: str | None) -> bytes:
     return source
 
 
+def source_keys(bucket: BucketRecord, source: bytes) -> list[bytes]:
+    """What the header may mean, the likeliest first."""
+    own = bucket.name.encode() + b"/"
+    return [source, *(source[len(lead) :] for lead in (own, b"/" + own) if source.startswith(lead))]
+
+
 def _find_source(reader: Reader, bucket: BucketRecord, source: bytes) -> tuple[bytes, ObjectRecord]:
     """AWS's examples name the source as `key`, as `bucket/key`, and clients also send `/bucket/key`.
 
     The plain key is looked for first: that reading can never name another object than the client means. Raises
     NoSuchKey.
     """
-    own = bucket.name.encode() + b"/"
-    candidates = [source, *(source[len(lead) :] for lead in (own, b"/" + own) if source.startswith(lead))]
+    candidates = source_keys(bucket, source)
     for candidate in candidates:
         if 1 <= len(candidate) <= MAX_KEY_BYTES:
             record = find(reader, bucket.id, candidate)
