@@ -165,7 +165,9 @@ def parse_xml(body: bytes, owner: str) -> Grants:
     except KeyError:
         raise S3Error("MalformedACLError") from None
     except S3Error as error:
-        raise S3Error("MalformedACLError") from None if error.code == "MalformedXML" else error
+        if error.code == "MalformedXML":
+            raise S3Error("MalformedACLError") from None
+        raise
     if stated != owner:
         raise S3Error("AccessDenied", "The owner of an ACL cannot be changed")
     return checked(grants)
