@@ -43,7 +43,6 @@ _BODIES: dict[Operation, bytes] = {
 _ERRORS: dict[Operation, tuple[str, str | None]] = {
     Operation.GET_BUCKET_POLICY: ("NoSuchBucketPolicy", None),
     Operation.GET_BUCKET_POLICY_STATUS: ("NoSuchBucketPolicy", None),
-    Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION: ("NoSuchLifecycleConfiguration", None),
     Operation.GET_BUCKET_TAGGING: ("NoSuchTagSet", None),
     Operation.GET_BUCKET_CORS: ("NoSuchCORSConfiguration", None),
     Operation.GET_BUCKET_ENCRYPTION: ("ServerSideEncryptionConfigurationNotFoundError", None),
@@ -62,7 +61,6 @@ _NO_CONTENT = frozenset(
     (
         Operation.DELETE_BUCKET_CORS,
         Operation.DELETE_BUCKET_ENCRYPTION,
-        Operation.DELETE_BUCKET_LIFECYCLE,
         Operation.DELETE_BUCKET_OWNERSHIP_CONTROLS,
         Operation.DELETE_BUCKET_POLICY,
         Operation.DELETE_BUCKET_REPLICATION,

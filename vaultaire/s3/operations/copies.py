@@ -25,6 +25,7 @@ from vaultaire.s3 import conditions, names, ranges, xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.attributes import check_version, checksum_element, parse_attributes
+from vaultaire.s3.operations.lifecycle import expiry_headers
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 
@@ -118,7 +119,9 @@ async def copy_object(call: Call) -> Response:
         await call.commit(commit)
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
-    return xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response = xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response.headers += expiry_headers(call, record)
+    return response
 
 
 async def upload_part_copy(call: Call) -> Response:

@@ -42,6 +42,7 @@ from vaultaire.s3.operations.attributes import (
     parse_attributes,
     stored_checksum,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers, upload_expiry_headers
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.percent import quote_path
 
@@ -81,6 +82,7 @@ async def create_multipart_upload(call: Call) -> Response:
     if checksum is not None:
         response.headers.append((b"x-amz-checksum-algorithm", checksum.algorithm.value.encode()))
         response.headers.append((b"x-amz-checksum-type", checksum.type.encode()))
+    response.headers += upload_expiry_headers(call, stored.initiated_ms)
     return response
 
 
@@ -220,9 +222,11 @@ def _completed(call: Call, record: ObjectRecord) -> Response:
     host = (call.header(b"host") or "").encode("latin-1")
     location = f"{call.scheme}://{quote_path(host)}/{call.bucket_name}/{quote_path(call.key)}"
     checksum = checksum_element(record.checksum)
-    return xml_response(
+    response = xml_response(
         xml.complete_multipart_upload(location, call.bucket_name, call.key, record.etag, checksum, kind)
     )
+    response.headers += expiry_headers(call, record)
+    return response
 
 
 def _repeated(

@@ -26,6 +26,7 @@ from vaultaire.s3.operations.attributes import (
     parse_attributes,
     stored_checksum,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers
 
 if TYPE_CHECKING:
     from index.kv import Transaction
@@ -71,6 +72,7 @@ async def put_object(call: Call) -> Response:
         await call.commit(commit, upload.publications)
         upload.committed = True
     headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
+    headers += expiry_headers(call, record)
     return Response(200, headers)
 
 
@@ -126,6 +128,8 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     status, (start, stop) = _select(call, record, current, headers)
     if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
         headers.extend(checksum_headers(record.checksum))
+    if "versionId" not in call.query:
+        headers += expiry_headers(call, record)
     overrides = response_overrides(call.query, anonymous=False) if call.query else []
     if overrides:
         replaced = {name for name, _ in overrides}
