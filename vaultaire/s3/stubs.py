@@ -40,7 +40,6 @@ _BODIES: dict[Operation, bytes] = {
 }
 
 _ERRORS: dict[Operation, tuple[str, str | None]] = {
-    Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION: ("NoSuchLifecycleConfiguration", None),
     Operation.GET_BUCKET_WEBSITE: ("NoSuchWebsiteConfiguration", None),
     Operation.GET_BUCKET_REPLICATION: ("ReplicationConfigurationNotFoundError", None),
     Operation.GET_OBJECT_LOCK_CONFIGURATION: ("ObjectLockConfigurationNotFoundError", None),
@@ -51,7 +50,6 @@ _ERRORS: dict[Operation, tuple[str, str | None]] = {
 # Removing what was never set succeeds on S3.
 _NO_CONTENT = frozenset(
     (
-        Operation.DELETE_BUCKET_LIFECYCLE,
         Operation.DELETE_BUCKET_REPLICATION,
         Operation.DELETE_BUCKET_WEBSITE,
     )

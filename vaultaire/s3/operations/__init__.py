@@ -12,6 +12,7 @@ from vaultaire.s3.operations import (
     copies,
     defaults,
     deletes,
+    lifecycle,
     listing,
     lists,
     multipart,
@@ -49,6 +50,11 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.DELETE_OBJECTS: Handler(deletes.delete_objects, True),
     Operation.GET_OBJECT_ATTRIBUTES: Handler(object_attributes.get_object_attributes, False),
     Operation.RENAME_OBJECT: Handler(renames.rename_object, True),
+    Operation.PUT_BUCKET_LIFECYCLE_CONFIGURATION: Handler(lifecycle.put_bucket_lifecycle_configuration, True),
+    Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION: Handler(
+        lifecycle.get_bucket_lifecycle_configuration, False
+    ),
+    Operation.DELETE_BUCKET_LIFECYCLE: Handler(lifecycle.delete_bucket_lifecycle, True),
     Operation.COPY_OBJECT: Handler(copies.copy_object, True),
     Operation.LIST_OBJECTS: Handler(listing.list_objects, False),
     Operation.LIST_OBJECTS_V2: Handler(listing.list_objects_v2, False),

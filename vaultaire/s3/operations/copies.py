@@ -34,6 +34,7 @@ from vaultaire.s3.operations.attributes import (
     parse_attributes,
     refuse_customer_keys,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.rights import new_object_rights
@@ -158,7 +159,7 @@ async def copy_object(call: Call) -> Response:
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
     response = xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
-    response.headers += encryption_headers(record.headers)
+    response.headers += encryption_headers(record.headers) + expiry_headers(call, record)
     return response
 
 

@@ -45,6 +45,7 @@ from vaultaire.s3.operations.attributes import (
     refuse_customer_keys,
     stored_checksum,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers, upload_expiry_headers
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.rights import new_object_rights
 
@@ -89,6 +90,7 @@ async def create_multipart_upload(call: Call) -> Response:
     if checksum is not None:
         response.headers.append((b"x-amz-checksum-algorithm", checksum.algorithm.value.encode()))
         response.headers.append((b"x-amz-checksum-type", checksum.type.encode()))
+    response.headers += upload_expiry_headers(call, stored.initiated_ms)
     return response
 
 
@@ -267,7 +269,7 @@ def _completed(call: Call, record: ObjectRecord) -> Response:
             call.object_url(), call.bucket_name, call.key, record.etag, checksum, kind
         )
     )
-    response.headers += encryption_headers(record.headers)
+    response.headers += encryption_headers(record.headers) + expiry_headers(call, record)
     return response
 
 

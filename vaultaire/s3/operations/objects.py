@@ -28,6 +28,7 @@ from vaultaire.s3.operations.attributes import (
     refuse_customer_keys,
     stored_checksum,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers
 from vaultaire.s3.operations.rights import new_object_rights
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ async def put_object(call: Call) -> Response:
         await call.commit(commit, upload.publications)
         upload.committed = True
     headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
-    return Response(200, headers + encryption_headers(record.headers))
+    headers += encryption_headers(record.headers) + expiry_headers(call, record)
+    return Response(200, headers)
 
 
 def _etag(record: ObjectRecord | None) -> str | None:
@@ -135,6 +137,8 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     status, (start, stop) = _select(call, record, current, headers)
     if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
         headers.extend(checksum_headers(record.checksum))
+    if "versionId" not in call.query:
+        headers += expiry_headers(call, record)
     overrides = response_overrides(call.query, anonymous=call.principal.anonymous) if call.query else []
     if overrides:
         replaced = {name for name, _ in overrides}
