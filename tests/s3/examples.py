@@ -85,6 +85,10 @@ def _config(
     return Example("GET", root, name, statuses=statuses, **rest)  # type: ignore[arg-type]
 
 
+def _absent(query: str) -> Example:
+    return Example("DELETE", BUCKET, query, statuses=(204, 404))
+
+
 EXAMPLES: dict[Operation, Example] = {
     Operation.LIST_BUCKETS: Example("GET", "/"),
     Operation.CREATE_BUCKET: Example(
@@ -282,6 +286,15 @@ EXAMPLES: dict[Operation, Example] = {
         f"<WebsiteConfiguration {XMLNS}><IndexDocument><Suffix>index.html</Suffix></IndexDocument></WebsiteConfiguration>",
     ),
     Operation.DELETE_BUCKET_WEBSITE: Example("DELETE", BUCKET, "website"),
+    # None of these can be set, so none is there.
+    Operation.GET_BUCKET_ANALYTICS_CONFIGURATION: _config("analytics&id=a"),
+    Operation.DELETE_BUCKET_ANALYTICS_CONFIGURATION: _absent("analytics&id=a"),
+    Operation.GET_BUCKET_INTELLIGENT_TIERING_CONFIGURATION: _config("intelligent-tiering&id=a"),
+    Operation.DELETE_BUCKET_INTELLIGENT_TIERING_CONFIGURATION: _absent("intelligent-tiering&id=a"),
+    Operation.GET_BUCKET_INVENTORY_CONFIGURATION: _config("inventory&id=a"),
+    Operation.DELETE_BUCKET_INVENTORY_CONFIGURATION: _absent("inventory&id=a"),
+    Operation.GET_BUCKET_METRICS_CONFIGURATION: _config("metrics&id=a"),
+    Operation.DELETE_BUCKET_METRICS_CONFIGURATION: _absent("metrics&id=a"),
 }
 
 

@@ -40,6 +40,10 @@ _BODIES: dict[Operation, bytes] = {
 }
 
 _ERRORS: dict[Operation, tuple[str, str | None]] = {
+    Operation.RESTORE_OBJECT: (
+        "InvalidObjectState",
+        "Restore is not allowed for the object's current storage class",
+    ),
     Operation.GET_BUCKET_WEBSITE: ("NoSuchWebsiteConfiguration", None),
     Operation.GET_BUCKET_REPLICATION: ("ReplicationConfigurationNotFoundError", None),
     Operation.GET_OBJECT_LOCK_CONFIGURATION: ("ObjectLockConfigurationNotFoundError", None),
