@@ -201,7 +201,6 @@ def test_every_operation_has_a_documented_answer_or_is_not_implemented(operation
     ("target", "code"),
     [
         ("/b?policy", "NoSuchBucketPolicy"),
-        ("/b?lifecycle", "NoSuchLifecycleConfiguration"),
         ("/b?tagging", "NoSuchTagSet"),
         ("/b?cors", "NoSuchCORSConfiguration"),
         ("/b?encryption", "ServerSideEncryptionConfigurationNotFoundError"),
