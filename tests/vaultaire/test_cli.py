@@ -634,7 +634,14 @@ def test_stats_name_every_bucket():
 
 @pytest.mark.parametrize(
     "command",
-    [["key", "list"], ["key", "create", "--tenant", "t"], ["key", "delete", "k"], ["env"], ["stats"]],
+    [
+        ["key", "list"],
+        ["key", "create", "--tenant", "t"],
+        ["key", "delete", "k"],
+        ["env"],
+        ["stats"],
+        ["lifecycle", "run"],
+    ],
     ids=" ".join,
 )
 def test_command_on_what_is_no_store_says_so_and_exits_2(tmp_path, command):
