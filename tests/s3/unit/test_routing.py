@@ -200,14 +200,7 @@ def test_every_operation_has_a_documented_answer_or_is_not_implemented(operation
 @pytest.mark.parametrize(
     ("target", "code"),
     [
-<<<<<<< HEAD
         ("/b?lifecycle", "NoSuchLifecycleConfiguration"),
-=======
-        ("/b?policy", "NoSuchBucketPolicy"),
-        ("/b?tagging", "NoSuchTagSet"),
-        ("/b?cors", "NoSuchCORSConfiguration"),
-        ("/b?encryption", "ServerSideEncryptionConfigurationNotFoundError"),
->>>>>>> i3-l
         ("/b?website", "NoSuchWebsiteConfiguration"),
         ("/b?object-lock", "ObjectLockConfigurationNotFoundError"),
         ("/b?replication", "ReplicationConfigurationNotFoundError"),
