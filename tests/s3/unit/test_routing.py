@@ -200,7 +200,6 @@ def test_every_operation_has_a_documented_answer_or_is_not_implemented(operation
 @pytest.mark.parametrize(
     ("target", "code"),
     [
-        ("/b?lifecycle", "NoSuchLifecycleConfiguration"),
         ("/b?website", "NoSuchWebsiteConfiguration"),
         ("/b?object-lock", "ObjectLockConfigurationNotFoundError"),
         ("/b?replication", "ReplicationConfigurationNotFoundError"),
