@@ -38,7 +38,6 @@ from index.tables import NULL_VERSIONS, OBJECTS, VERSIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from index.fields import Pairs
     from index.kv import Reader, Transaction
     from index.records import BucketRecord
     from index.values import Retention
@@ -202,9 +201,31 @@ def set_legal_hold(txn: Transaction, bucket_id: int, key: bytes, record: ObjectR
     _rewrite(txn, bucket_id, key, replace(record, legal_hold=on))
 
 
-def set_tags(txn: Transaction, bucket_id: int, key: bytes, record: ObjectRecord, tags: Pairs) -> None:
-    """Give `record`, as this transaction found it, other tags. A lock does not cover them, as in S3."""
-    _rewrite(txn, bucket_id, key, replace(record, tags=tags))
+def replace_object(txn: Transaction, bucket_id: int, key: bytes, record: ObjectRecord) -> None:
+    """Write a version again, in its place, with other tags: what a lock does not cover, as in S3.
+
+    Raises ValueError if `record` is not what this transaction found there but for that: least of all its lock.
+    """
+    now = get_version(txn, bucket_id, key, record.version_id)
+    if now is None or _covered(now) != _covered(record):
+        raise ValueError("only what a lock does not cover may be replaced in a version")
+    _rewrite(txn, bucket_id, key, record)
+
+
+def _covered(record: ObjectRecord) -> tuple[object, ...]:
+    """What of a version stays as it is from put to removal, and what its own functions change."""
+    return (
+        record.sequence,
+        record.modified_ms,
+        record.size,
+        record.etag,
+        record.delete_marker,
+        record.inline,
+        record.manifest,
+        record.part_table,
+        record.retention,
+        record.legal_hold,
+    )
 
 
 # --- Rows ------------------------------------------------------------------------------------------------------

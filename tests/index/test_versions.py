@@ -26,9 +26,9 @@ from index.versions import (
     iterate_versions,
     null_sequence,
     put_object,
+    replace_object,
     set_legal_hold,
     set_retention,
-    set_tags,
 )
 
 OFF = BucketRecord(2, "b", "o", 1)
@@ -528,13 +528,32 @@ def test_holds_and_tags_are_set_in_place(names, shown):
 
     def both(txn):
         set_legal_hold(txn, OFF.id, LONG, get_version(txn, OFF.id, LONG, version_id), True)
-        set_tags(txn, OFF.id, LONG, get_version(txn, OFF.id, LONG, version_id), (("k", "v"),))
+        found = get_version(txn, OFF.id, LONG, version_id)
+        replace_object(txn, OFF.id, LONG, replace(found, tags=(("k", "v"),)))
 
     names.kv.commit(both)
     assert names.get(version_id) == replace(before, legal_hold=True, tags=(("k", "v"),))
     assert names.versions() == versions
     with names.kv.snapshot() as reader:
         assert statistics(reader) == NamesStatistics(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"retention": None},
+        {"legal_hold": False},
+        {"inline": b""},
+        {"size": 7},
+        {"sequence": 9},
+        {"version_id": b"?" * 16},
+    ],
+)
+def test_replacing_never_touches_what_a_lock_covers(names, fields):
+    version_id = names.put(ENABLED, b"a", retention=COMPLIANCE, legal_hold=True)
+    record = replace(names.get(version_id), **fields)
+    with pytest.raises(ValueError, match="lock"):
+        names.kv.commit(lambda txn: replace_object(txn, OFF.id, LONG, record))
 
 
 def test_a_nonce_has_eight_bytes_and_a_marker_is_not_put(names):

@@ -7,10 +7,12 @@ returns. It never writes to the connection, never builds an error body, never op
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
+from index.versions import NONCE_BYTES, Change
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -92,6 +94,16 @@ class Call:
 
     def now_ms(self) -> int:
         return int(self.services.clock() * 1000)
+
+    def change(self) -> Change:
+        """What a change of versions is told of this request; drawn before the commit, whose function may run twice.
+
+        GOVERNANCE retention is bypassed by a key of the role admin that says so: for anybody else the header counts
+        for nothing, and the lock decides.
+        """
+        asks = (self.header(b"x-amz-bypass-governance-retention") or "").lower() == "true"
+        bypass = asks and self.principal.role == "admin"
+        return Change(self.store.writer, self.now_ms(), os.urandom(NONCE_BYTES), bypass)
 
     def require_bucket(self) -> BucketRecord:
         """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""

@@ -24,6 +24,9 @@ from index.errors import (
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
+    VersioningFixed,
+    VersioningNeeded,
+    VersionLocked,
 )
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
 from index.objects import get_object as find_object
@@ -36,6 +39,7 @@ from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import new_request_id
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
+from vaultaire.s3.operations.locking import version_locked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -165,6 +169,18 @@ def translate(error: Exception, request_id: str) -> S3Error:
             return S3Error("NoSuchKey", key=error.key)
         case NoSuchUpload():
             return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
+        case VersionLocked():
+            return version_locked()
+        case VersioningFixed():
+            return S3Error(
+                "InvalidBucketState",
+                "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+            )
+        case VersioningNeeded():
+            return S3Error(
+                "InvalidBucketState",
+                "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration",
+            )
         case InvalidMarker():
             return S3Error("InvalidArgument", "Invalid marker.", extra={"ArgumentValue": error.marker})
         case NoSpace() | MapFull():

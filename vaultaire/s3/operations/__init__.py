@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaultaire.s3.operation import Operation
-from vaultaire.s3.operations import buckets, copies, deletes, listing, multipart, objects
+from vaultaire.s3.operations import (
+    buckets,
+    copies,
+    deletes,
+    listing,
+    multipart,
+    object_lock,
+    objects,
+    versioning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,4 +51,12 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.ABORT_MULTIPART_UPLOAD: Handler(multipart.abort_multipart_upload, True),
     Operation.LIST_PARTS: Handler(listing.list_parts, False),
     Operation.LIST_MULTIPART_UPLOADS: Handler(listing.list_multipart_uploads, False),
+    Operation.GET_BUCKET_VERSIONING: Handler(versioning.get_bucket_versioning, False),
+    Operation.PUT_BUCKET_VERSIONING: Handler(versioning.put_bucket_versioning, True),
+    Operation.GET_OBJECT_LOCK_CONFIGURATION: Handler(object_lock.get_object_lock_configuration, False),
+    Operation.PUT_OBJECT_LOCK_CONFIGURATION: Handler(object_lock.put_object_lock_configuration, True),
+    Operation.GET_OBJECT_RETENTION: Handler(object_lock.get_object_retention, False),
+    Operation.PUT_OBJECT_RETENTION: Handler(object_lock.put_object_retention, True),
+    Operation.GET_OBJECT_LEGAL_HOLD: Handler(object_lock.get_object_legal_hold, False),
+    Operation.PUT_OBJECT_LEGAL_HOLD: Handler(object_lock.put_object_legal_hold, True),
 }

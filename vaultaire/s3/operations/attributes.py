@@ -15,11 +15,13 @@ from vaultaire.s3.headers import (
     parse_system,
     refuse_broken_promises,
 )
+from vaultaire.s3.operations.locking import lock_headers, parse_lock_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from index.records import ObjectRecord
+    from index.values import Retention
     from vaultaire.s3.expected import Computed
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"  # S3's own
@@ -52,9 +54,13 @@ _ACCEPTED_ACLS = ("private", "bucket-owner-full-control", "bucket-owner-read")
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
+    """`retention` and `legal_hold` are what was asked for; what is kept is decided by `locking`."""
+
     content_type: str | None
     headers: tuple[tuple[str, str], ...]
     metadata: tuple[tuple[str, str], ...]
+    retention: Retention | None = None
+    legal_hold: bool | None = None
 
 
 def parse_attributes(fields: Mapping[bytes, str]) -> Attributes:
@@ -66,7 +72,8 @@ def parse_attributes(fields: Mapping[bytes, str]) -> Attributes:
     if fields.get(b"x-amz-tagging"):
         raise S3Error("NotImplemented", extra={"Header": "x-amz-tagging"})
     content_type, headers = parse_system(fields)
-    return Attributes(content_type, headers, parse_metadata(fields))
+    retention, legal_hold = parse_lock_headers(fields)
+    return Attributes(content_type, headers, parse_metadata(fields), retention, legal_hold)
 
 
 def refuse_grants(fields: Mapping[bytes, str]) -> None:
@@ -76,15 +83,6 @@ def refuse_grants(fields: Mapping[bytes, str]) -> None:
         raise S3Error("AccessControlListNotSupported")
     if any(name.startswith(b"x-amz-grant-") for name in fields):
         raise S3Error("AccessControlListNotSupported")
-
-
-def check_version(version_id: str | None) -> None:
-    """Without versioning there is one version of an object, `null`. Raises NoSuchVersion, InvalidArgument."""
-    if version_id is None or version_id == "null":
-        return
-    if not version_id:
-        raise S3Error("InvalidArgument", "Version id cannot be the empty string")
-    raise S3Error("NoSuchVersion", extra={"VersionId": version_id})
 
 
 def stored_checksum(computed: Computed) -> Checksum | None:
@@ -122,4 +120,6 @@ def object_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
         headers += format_system(record.headers)
     if record.metadata:
         headers += format_metadata(record.metadata)
+    if record.retention is not None or record.legal_hold is not None:
+        headers += lock_headers(record)
     return headers

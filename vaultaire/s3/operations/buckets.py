@@ -14,7 +14,7 @@ from index.errors import BucketExists
 from vaultaire.s3 import xml, xml_requests
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.call import Call, Response, xml_response
-from vaultaire.s3.errors import S3Error
+from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.parameters import parse_limit
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ async def create_bucket(call: Call) -> Response:
     name = call.bucket_name
     assert name is not None
     _refuse_broken_promises(call)
+    object_lock = _wants_object_lock(call)
     body = await read_small_body(call)
     location = xml_requests.parse_create_bucket(body)
     if location not in (None, call.services.region, "us-east-1"):
@@ -57,7 +58,7 @@ async def create_bucket(call: Call) -> Response:
     tenant, now_ms = call.principal.tenant, call.now_ms()
 
     def commit(txn: Transaction) -> None:
-        create(txn, name, tenant, now_ms)
+        create(txn, name, tenant, now_ms, object_lock=object_lock)
 
     try:
         await call.commit(commit)
@@ -68,12 +69,18 @@ async def create_bucket(call: Call) -> Response:
 
 
 def _refuse_broken_promises(call: Call) -> None:
-    """A bucket is private and without Object Lock: who asks for another one must not believe to have got it."""
+    """A bucket is private: who asks for another one must not believe to have got it."""
     grants = any(name.startswith(b"x-amz-grant-") for name in call.headers)
     if grants or call.header(b"x-amz-acl") not in (None, "private"):
         raise S3Error("InvalidBucketAclWithObjectOwnership")
-    if (call.header(b"x-amz-bucket-object-lock-enabled") or "false").lower() != "false":
-        raise S3Error("NotImplemented", extra={"Header": "x-amz-bucket-object-lock-enabled"})
+
+
+def _wants_object_lock(call: Call) -> bool:
+    name = b"x-amz-bucket-object-lock-enabled"
+    text = call.header(name) or "false"
+    if text.lower() not in ("true", "false"):
+        raise invalid_argument("Invalid value for Object Lock.", name.decode(), text)
+    return text.lower() == "true"
 
 
 async def head_bucket(call: Call) -> Response:

@@ -18,20 +18,24 @@ from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import PartRecord
 from index.uploads import get_upload, put_part
+from index.versions import get_version
+from index.versions import put_object as put
 from vaultaire.s3 import conditions, names, ranges, xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
-from vaultaire.s3.operations.attributes import (
-    Attributes,
-    check_version,
-    checksum_element,
-    parse_attributes,
-)
+from vaultaire.s3.operations.attributes import Attributes, checksum_element, parse_attributes
+from vaultaire.s3.operations.locking import check_lock, settle_lock
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
+from vaultaire.s3.operations.versioning import (
+    format_version,
+    lookup,
+    new_version_headers,
+    parse_version,
+    require_version,
+)
 
 if TYPE_CHECKING:
     from cas.store import Publication
@@ -56,14 +60,20 @@ class _Source:
     bucket: str
     key: bytes
     record: ObjectRecord
+    named: bool  # by a version id, in a bucket that has versions
+    versioned: bool
 
     def check_unchanged(self, call: Call, txn: Transaction) -> None:
         """The very version that was looked at is still there. Raises NoSuchKey, OperationAborted, ..."""
-        now = find(txn, call.bucket(txn, self.bucket).id, self.key)
+        now = get_version(txn, call.bucket(txn, self.bucket).id, self.key, self.record.version_id)
         if now is None:
             raise S3Error("NoSuchKey", key=self.key)
         if now.sequence != self.record.sequence:
             raise S3Error("OperationAborted", "The source of the copy was replaced meanwhile. Try again.")
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        shown = format_version(self.record.version_id).encode()
+        return [(b"x-amz-copy-source-version-id", shown)] if self.versioned else []
 
 
 def _find_source(call: Call, reader: Reader) -> _Source:
@@ -71,12 +81,18 @@ def _find_source(call: Call, reader: Reader) -> _Source:
     if not header:
         raise invalid_argument("You must provide a copy source", "x-amz-copy-source", header)
     source = names.parse_copy_source(header)
-    record = find(reader, call.bucket(reader, source.bucket).id, source.key)
-    check_version(source.version_id)
-    if record is None:
-        raise S3Error("NoSuchKey", key=source.key)
+    bucket = call.bucket(reader, source.bucket)
+    version = parse_version(source.version_id)
+    named = lookup(reader, bucket, source.key, version) if version is not None else None
+    if named is not None and named.delete_marker:
+        raise S3Error(
+            "InvalidRequest",
+            "The source of a copy request may not specifically refer to a delete marker by version id.",
+        )
+    record = named or require_version(reader, bucket, source.key, version)
     conditions.check_copy_source(call.headers, current_of(record))
-    return _Source(source.bucket, source.key, record)
+    versioned = bucket.versioning != "Off"
+    return _Source(source.bucket, source.key, record, version is not None and versioned, versioned)
 
 
 def _directive(call: Call, name: bytes) -> bool:
@@ -97,12 +113,14 @@ async def copy_object(call: Call) -> Response:
     replaces = _directive(call, b"x-amz-metadata-directive")
     _directive(call, b"x-amz-tagging-directive")
     wanted = conditions.parse_write(call.headers)
-    now_ms = call.now_ms()
+    change = call.change()
+    check_lock(call.require_bucket(), attributes.retention, attributes.legal_hold, change.now_ms)
 
-    def commit(txn: Transaction) -> ObjectRecord:
+    def commit(txn: Transaction) -> tuple[ObjectRecord, list[tuple[bytes, bytes]]]:
         bucket = call.bucket(txn)
         source = _find_source(call, txn)
-        onto_itself = (source.bucket, source.key) == (call.bucket_name, key)
+        # An older version copied onto its own key is brought back: that changes something.
+        onto_itself = (source.bucket, source.key) == (call.bucket_name, key) and not source.named
         if onto_itself and not replaces and not any(name in call.headers for name in _CHANGES):
             raise S3Error("InvalidRequest", _NOTHING_CHANGES)
         if wanted is not None:
@@ -110,19 +128,23 @@ async def copy_object(call: Call) -> Response:
             wanted.check(None if existing is None else existing.etag)
         copied = replace(
             source.record,
-            modified_ms=now_ms,
+            modified_ms=change.now_ms,
             owner=call.principal.tenant,
             new_stored_bytes=len(source.record.inline or b""),
+            retention=attributes.retention,  # a lock is never copied
+            legal_hold=attributes.legal_hold,
         )
         copied = _with_attributes(copied, attributes, replaces=replaces)
-        put(txn, bucket.id, key, copied, call.store.writer)
-        return copied
+        version_id = put(txn, bucket, key, settle_lock(copied, bucket), change)
+        return copied, source.headers() + new_version_headers(version_id)
 
     with call.store.operation():
-        record = await call.commit(commit)
+        record, headers = await call.commit(commit)
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
-    return xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response = xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response.headers += headers
+    return response
 
 
 def _with_attributes(record: ObjectRecord, given: Attributes, *, replaces: bool) -> ObjectRecord:
@@ -170,7 +192,9 @@ async def upload_part_copy(call: Call) -> Response:
             await call.commit(commit, [publication])
         finally:
             publication.settle(False)  # nothing, where the commit was decided
-    return xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
+    response = xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
+    response.headers += source.headers()
+    return response
 
 
 def _reference(call: Call, record: ObjectRecord, start: int, stop: int) -> tuple[Manifest, Publication]:
