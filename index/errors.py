@@ -64,6 +64,14 @@ class VersioningNeeded(NamesError):
         self.name = name
 
 
+class NoObjectLock(NamesError):
+    """A version shall be locked in a bucket that does not keep locks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name!r} does not have Object Lock: enable it first")
+        self.name = name
+
+
 class VersionLocked(NamesError):
     """Object Lock forbids to remove this version, or to shorten its retention. Nothing was changed."""
 

@@ -229,23 +229,26 @@ def decode_listing(value: bytes) -> Listing:
         (start, algorithm, kind, owner_bytes, version_bytes, etag_parts, sequence, modified_ms, size,
          digest) = _unpack_listing(value)  # fmt: skip
         owner_end = _USUAL_HEAD_BYTES + owner_bytes
-        if start != _USUAL or version_bytes or owner_end > len(value):
+        version_end = owner_end + version_bytes
+        if start != _USUAL or version_end > len(value):
             return _decode_unusual_listing(value)
         etag = digest.hex()
         if etag_parts:
             etag = f"{etag}-{etag_parts}"
         owner = value[_USUAL_HEAD_BYTES:owner_end].decode()
+        version_id = value[owner_end:version_end] if version_bytes else None
+        kinds = _ALGORITHM_OF[algorithm], _TYPE_OF[kind]
         # Listing(...) would take a third longer: its __new__ is a Python function.
         return tuple.__new__(
             Listing,
-            (sequence, modified_ms, size, etag, owner, None, False, _ALGORITHM_OF[algorithm], _TYPE_OF[kind]),
+            (sequence, modified_ms, size, etag, owner, version_id, False, *kinds),
         )
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise CorruptRecord(OBJECT.name, f"its head: {error}") from error
 
 
 def _decode_unusual_listing(value: bytes) -> Listing:
-    """With a version id, a longer head, flags; or damaged."""
+    """With a longer head, flags; or damaged."""
     OBJECT.refuse(value)
     (_, _, head_bytes, flags, _, algorithm, kind, owner_bytes, version_bytes, etag_parts, _, sequence, modified_ms,
      size, digest, _) = OBJECT.head.unpack_from(value)  # fmt: skip

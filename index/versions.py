@@ -13,6 +13,7 @@ Guarantees:
 * `idx.objects` has a key's newest version, or no row if that is a delete marker or there is none: LIST never meets
   what it does not show. `idx.versions` has all the others. `idx.null_versions` has the sequence of a key's null
   version while that one is in `idx.versions`, so that finding it costs a lookup, however many versions there are.
+* A new version in a bucket with a default retention has one, whoever put it; it runs from the record's `modified_ms`.
 * A version that is locked (`index.locks`) is neither removed nor overwritten nor is its retention shortened, by any
   function here: `VersionLocked` is raised before anything is changed.
 * Counters (`index.counters`) are kept in the same commit.
@@ -30,17 +31,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from index import counters, locks, tree
-from index.errors import CorruptRecord, VersionLocked
+from index.errors import CorruptRecord, NoObjectLock, VersionLocked
 from index.keys import decode_id, encode_id, inverted, successor
 from index.records import ObjectRecord, decode_listing
 from index.tables import NULL_VERSIONS, OBJECTS, VERSIONS
+from index.values import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from index.kv import Reader, Transaction
     from index.records import BucketRecord
-    from index.values import Retention
 
 NONCE_BYTES: Final = 8
 VERSION_ID_BYTES: Final = 16  # commit sequence u64, then the nonce: ids of a key sort by age
@@ -117,10 +118,12 @@ def put_object(
     """Make `record` the newest version, at the transaction's sequence; its version id (None: the null version).
 
     What `record` says of its own id and sequence does not count. `bucket` as the transaction sees it. Raises
-    VersionLocked (only where a version is overwritten), InvalidKey, ValueError (see `ObjectRecord.encode`).
+    VersionLocked (only where a version is overwritten), NoObjectLock (a lock that the bucket would not keep),
+    InvalidKey, ValueError (see `ObjectRecord.encode`).
     """
     if record.delete_marker:
         raise ValueError("a delete marker is not put: delete the object")
+    record = _with_lock(bucket, record)
     row = tree.make_row(txn, OBJECTS, bucket.id, key)
     value = txn.get(OBJECTS, row)
     version_id: bytes | None = None
@@ -229,6 +232,19 @@ def _covered(record: ObjectRecord) -> tuple[object, ...]:
 
 
 # --- Rows ------------------------------------------------------------------------------------------------------
+
+
+def _with_lock(bucket: BucketRecord, record: ObjectRecord) -> ObjectRecord:
+    """`record` with the lock that it will have: its own, or the bucket's default. Raises NoObjectLock."""
+    if not bucket.object_lock:
+        if record.retention is not None or record.legal_hold is not None:
+            raise NoObjectLock(bucket.name)
+        return record
+    default = bucket.default_retention
+    if default is None or record.retention is not None:
+        return record
+    until_ms = locks.default_until_ms(default, record.modified_ms)
+    return replace(record, retention=Retention(default.mode, until_ms))
 
 
 def _guard(bucket_id: int, key: bytes, record: ObjectRecord, change: Change) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from index import listing, locks
 from index.counters import NamesStatistics, statistics
-from index.errors import CorruptRecord, VersionLocked
+from index.errors import CorruptRecord, NoObjectLock, VersionLocked
 from index.memory_kv import MemoryKv
 from index.objects import get_object
 from index.records import BucketRecord, DefaultRetention, ObjectRecord, Retention, decode_listing
@@ -31,7 +31,7 @@ from index.versions import (
     set_retention,
 )
 
-OFF = BucketRecord(2, "b", "o", 1)
+OFF = BucketRecord(2, "b", "o", 1, object_lock=True)  # so that locks can be put, whatever the versioning
 ENABLED = replace(OFF, versioning="Enabled")
 SUSPENDED = replace(OFF, versioning="Suspended")
 NOW = 1_000_000
@@ -419,6 +419,22 @@ def moment(*parts: int) -> int:
 def test_the_end_of_a_default_retention(count, unit, end):
     default = DefaultRetention("GOVERNANCE", count, unit)
     assert locks.default_until_ms(default, moment(2024, 2, 29, 12)) == end
+
+
+@pytest.mark.parametrize("fields", [{"retention": GOVERNANCE}, {"legal_hold": True}, {"legal_hold": False}])
+def test_a_bucket_without_object_lock_takes_no_lock(names, fields):
+    with pytest.raises(NoObjectLock):
+        names.put(replace(ENABLED, object_lock=False), b"a", **fields)
+    assert names.versions() == []
+
+
+def test_a_default_retention_is_given_to_what_has_none(names):
+    bucket = replace(ENABLED, default_retention=DefaultRetention("COMPLIANCE", 1, "Days"))
+    by_default = Retention("COMPLIANCE", 1 + 86_400_000)
+    assert names.get(names.put(bucket, b"a")).retention == by_default
+    assert names.get(names.put(bucket, b"b", legal_hold=True)).retention == by_default
+    assert names.get(names.put(bucket, b"c", retention=GOVERNANCE)).retention == GOVERNANCE
+    assert names.get(names.delete(bucket).version_id).retention is None
 
 
 # --- Object Lock: no path around it ------------------------------------------------------------------------------

@@ -156,7 +156,9 @@ class NamesModel(RuleBasedStateMachine):
     def put(self, name, key, record, change, before):
         def put(txn):
             before(txn)
-            return versions.put_object(txn, buckets.get_bucket(txn, name), key, record, change)
+            # As if with Object Lock, which no real bucket has that is not Enabled: the lock must hold in them all.
+            bucket = replace(buckets.get_bucket(txn, name), object_lock=True)
+            return versions.put_object(txn, bucket, key, record, change)
 
         enabled = self.versioning(name) == "Enabled"
         if not enabled and self.null_is_locked(name, key):

@@ -21,6 +21,7 @@ from index.errors import (
     BucketExists,
     BucketNotEmpty,
     InvalidMarker,
+    NoObjectLock,
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
@@ -39,7 +40,7 @@ from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import new_request_id
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
-from vaultaire.s3.operations.locking import version_locked
+from vaultaire.s3.operations.locking import lock_missing, version_locked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -169,6 +170,8 @@ def translate(error: Exception, request_id: str) -> S3Error:
             return S3Error("NoSuchKey", key=error.key)
         case NoSuchUpload():
             return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
+        case NoObjectLock():
+            return lock_missing()
         case VersionLocked():
             return version_locked()
         case VersioningFixed():

@@ -26,7 +26,7 @@ from vaultaire.s3 import conditions, names, ranges, xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.attributes import Attributes, checksum_element, parse_attributes
-from vaultaire.s3.operations.locking import check_lock, settle_lock
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.versioning import (
@@ -135,7 +135,7 @@ async def copy_object(call: Call) -> Response:
             legal_hold=attributes.legal_hold,
         )
         copied = _with_attributes(copied, attributes, replaces=replaces)
-        version_id = put(txn, bucket, key, settle_lock(copied, bucket), change)
+        version_id = put(txn, bucket, key, copied, change)
         return copied, source.headers() + new_version_headers(version_id)
 
     with call.store.operation():

@@ -1,16 +1,15 @@
-"""Object Lock as requests and answers say it, and what a new version gets of it.
+"""Object Lock as requests and answers say it.
 
-That a locked version stays is not decided here but where rows are written: `index.versions`, `index.locks`.
+What a new version gets of it, and that a locked version stays, is not decided here but where rows are written:
+`index.versions`, `index.locks`.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from index.locks import default_until_ms
 from index.values import Retention
 from vaultaire.s3 import dates
 from vaultaire.s3.errors import S3Error, invalid_argument
@@ -29,6 +28,11 @@ _HOLD = b"x-amz-object-lock-legal-hold"
 def version_locked() -> S3Error:
     """What a client is told whose change Object Lock forbids."""
     return S3Error("AccessDenied", "Access Denied because object protected by object lock.")
+
+
+def lock_missing() -> S3Error:
+    """What a client is told that wants a lock of a bucket that keeps none."""
+    return S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
 
 
 def parse_lock_headers(fields: Mapping[bytes, str]) -> tuple[Retention | None, bool | None]:
@@ -58,7 +62,7 @@ def parse_lock_headers(fields: Mapping[bytes, str]) -> tuple[Retention | None, b
 def require_lock(bucket: BucketRecord) -> None:
     """Raises InvalidRequest for a bucket without Object Lock."""
     if not bucket.object_lock:
-        raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
+        raise lock_missing()
 
 
 def require_future(retention: Retention | None, now_ms: int) -> None:
@@ -78,21 +82,6 @@ def check_lock(
     if retention is not None or legal_hold is not None:
         require_lock(bucket)
         require_future(retention, now_ms)
-
-
-def settle_lock(record: ObjectRecord, bucket: BucketRecord) -> ObjectRecord:
-    """`record`, about to be put into `bucket`, with the lock it will have: its own or the bucket's default.
-
-    Belongs inside the commit: the bucket's configuration is that of the instant at which the version appears. A
-    default retention runs from then on. Raises InvalidRequest.
-    """
-    if record.retention is not None or record.legal_hold is not None:
-        require_lock(bucket)
-    default = bucket.default_retention
-    if default is None or record.retention is not None:
-        return record
-    until_ms = default_until_ms(default, record.modified_ms)
-    return replace(record, retention=Retention(default.mode, until_ms))
 
 
 def lock_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:

@@ -43,7 +43,7 @@ from vaultaire.s3.operations.attributes import (
     parse_attributes,
     stored_checksum,
 )
-from vaultaire.s3.operations.locking import check_lock, settle_lock
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.versioning import new_version_headers
 from vaultaire.s3.percent import quote_path
@@ -242,7 +242,7 @@ async def _commit_completion(
             existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
         uploads.remove_upload(txn, bucket.id, key, identifier)
-        return put(txn, bucket, key, settle_lock(made.record, bucket), change)
+        return put(txn, bucket, key, made.record, change)
 
     try:
         return await call.commit(commit, [made.publication])

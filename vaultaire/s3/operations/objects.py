@@ -26,7 +26,7 @@ from vaultaire.s3.operations.attributes import (
     parse_attributes,
     stored_checksum,
 )
-from vaultaire.s3.operations.locking import check_lock, settle_lock
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.versioning import (
     deletion_headers,
     lookup,
@@ -80,7 +80,7 @@ async def put_object(call: Call) -> Response:
             bucket = call.bucket(txn)
             if wanted is not None:
                 wanted.check(_etag(find(txn, bucket.id, key)))
-            return put(txn, bucket, key, settle_lock(record, bucket), change)
+            return put(txn, bucket, key, record, change)
 
         version_id = await call.commit(commit, upload.publications)
         upload.committed = True
