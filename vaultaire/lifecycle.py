@@ -24,9 +24,10 @@ from index import expiry
 from index.configs import get_config
 from index.errors import CorruptRecord, NamesError
 from index.kv import CorruptValue
-from index.objects import delete_object, get_object
+from index.objects import get_object
 from index.records import BucketRecord, Listing, ObjectRecord, UploadRecord, decode_listing
 from index.uploads import get_upload, remove_upload
+from index.versions import NONCE_BYTES, Change, delete_object
 from vaultaire.s3 import lifecycle
 from vaultaire.s3.lifecycle import Action, Facts, Rules
 from vaultaire.s3.stored_lifecycle import CONFIG, unwrap_rules
@@ -263,7 +264,8 @@ class Lifecycle:
         if lifecycle.plan_lifecycle(rules, now_ms, _facts(due.key, record)) is not Action.EXPIRE:
             return
         if bucket.versioning == "Off":
-            delete_object(txn, bucket.id, due.key, self.writer)
+            change = Change(self.writer, now_ms, bytes(NONCE_BYTES))  # no version id is made
+            delete_object(txn, bucket, due.key, bucket.owner, change)
             done.objects += 1
         elif self.versions is not None:
             done.objects += self.versions.expire_current(txn, bucket, due.key, now_ms, self.writer)

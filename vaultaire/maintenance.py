@@ -21,6 +21,7 @@ from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
 from vaultaire.store import Store
+from vaultaire.version_expiry import IndexVersions
 
 ROUND_SECONDS = 1.0
 LIFECYCLE_SECONDS = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
@@ -41,7 +42,7 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            lifecycle = Lifecycle(store.kv, store.writer)
+            lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
             forget_at = time.monotonic()
             while not stop.wait(ROUND_SECONDS):
                 run_round(store)

@@ -14,6 +14,7 @@ from index.errors import CorruptRecord, UnsupportedRecord
 from index.records import (
     BucketRecord,
     Checksum,
+    DefaultRetention,
     Listing,
     ObjectRecord,
     PartRecord,
@@ -59,13 +60,26 @@ objects = st.builds(
     domain=u32,
     tags=pairs,
     retention=st.none() | retentions,
-    legal_hold=st.booleans(),
+    legal_hold=st.none() | st.booleans(),
     acl=pairs,
 ).map(lambda record: record if record.inline is not None else replace(record, manifest=b"manifest"))
 markers = st.builds(
     lambda record: replace(record, delete_marker=True, etag="", inline=None, manifest=None), objects
 )
-buckets = st.builds(BucketRecord, u64, text, text, u64, u64, st.sampled_from(("Off", "Enabled", "Suspended")))
+defaults = st.builds(
+    DefaultRetention, st.sampled_from(("GOVERNANCE", "COMPLIANCE")), u32, st.sampled_from(("Days", "Years"))
+)
+buckets = st.builds(
+    BucketRecord,
+    u64,
+    text,
+    text,
+    u64,
+    u64,
+    st.sampled_from(("Off", "Enabled", "Suspended")),
+    st.booleans(),
+    st.none() | defaults,
+)
 uploads = st.builds(
     UploadRecord,
     upload_id=text,
@@ -80,7 +94,7 @@ uploads = st.builds(
     checksum_type=st.none() | st.sampled_from(TYPES),
     tags=pairs,
     retention=st.none() | retentions,
-    legal_hold=st.booleans(),
+    legal_hold=st.none() | st.booleans(),
     acl=pairs,
 )
 parts = st.builds(
@@ -184,6 +198,7 @@ MARKER = ObjectRecord(
     size=0, modified_ms=1, etag="", owner="t", version_id=b"v", delete_marker=True, sequence=2
 )
 BUCKET = BucketRecord(5, "photos", "tenant", 1, 2, "Enabled")
+LOCKED = replace(BUCKET, object_lock=True, default_retention=DefaultRetention("COMPLIANCE", 258, "Years"))
 UPLOAD = UploadRecord(
     upload_id="00" * 16,
     key=b"k\x00",
@@ -222,6 +237,11 @@ GOLDEN = {
         BUCKET,
         "42011e000001000000000000000500000000000000010000000000000002010000000670686f746f7302000000"
         "0674656e616e74",
+    ),
+    "locked bucket": (
+        LOCKED,
+        "42011e010001000000000000000500000000000000010000000000000002010000000670686f746f7302000000"
+        "0674656e616e740300000006020200000102",
     ),
     "upload": (
         UPLOAD,

@@ -33,9 +33,10 @@ def run(data: Path, as_json: bool) -> None:
     """Expire now what the buckets' rules say, and print how much that was."""
     from vaultaire.lifecycle import Lifecycle
     from vaultaire.store import Store
+    from vaultaire.version_expiry import IndexVersions
 
     with Store.open(data, kind="command") as store:
-        report = Lifecycle(store.kv, store.writer).run_pass()
+        report = Lifecycle(store.kv, store.writer, IndexVersions()).run_pass()
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
         return

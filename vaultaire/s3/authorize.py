@@ -22,7 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from index.objects import get_object as find
 from vaultaire.s3 import acl, stored
 from vaultaire.s3.actions import NEEDS, Needs
 from vaultaire.s3.bucket_settings import NOTHING_BLOCKED, Ownership, PublicAccessBlock
@@ -30,6 +29,7 @@ from vaultaire.s3.errors import S3Error
 from vaultaire.s3.facts import existing_tags, request_facts, requested_tags
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.policy import Asked, Verdict
+from vaultaire.s3.version_ids import lookup, parse_version
 
 if TYPE_CHECKING:
     from index.kv import Reader
@@ -248,8 +248,11 @@ def _listed(
 
 
 def _look(call: Call, bucket: BucketRecord, key: bytes, version_id: str | None) -> ObjectRecord | None:
-    """The object as it is now. Only the null version exists yet, under either name."""
-    if version_id not in (None, "", "null"):
-        return None
+    """The object (or the version) as it is now; None if there is none, or a delete marker. Not inside a commit."""
+    try:
+        wanted = parse_version(version_id or None)
+    except S3Error:
+        return None  # the operation says what is wrong with it
     with call.store.kv.snapshot() as reader:
-        return find(reader, bucket.id, key)
+        record = lookup(reader, bucket, key, wanted)
+    return None if record is None or record.delete_marker else record

@@ -7,10 +7,12 @@ returns. It never writes to the connection, never builds an error body, never op
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
+from index.versions import NONCE_BYTES, Change
 from vaultaire.s3.addressing import object_url
 from vaultaire.s3.authorize import NO_RULES, Rules, decide, load_rules
 from vaultaire.s3.errors import S3Error
@@ -108,6 +110,28 @@ class Call:
         assert self.key is not None
         host = self.header(b"host") or ""
         return object_url(self.scheme, host, self.bucket_name, self.key, virtual=self.virtual)
+
+    def change(self) -> Change:
+        """What a change of versions is told of this request; drawn before the commit, whose function may run twice.
+
+        GOVERNANCE retention is bypassed by an admin key of the bucket's tenant (or of root) that says so, unless the
+        bucket's policy denies it: for anybody else the header counts for nothing, and the lock decides.
+        """
+        bypass = self.may_bypass(self.key, self.query.get("versionId"))
+        return Change(self.store.writer, self.now_ms(), os.urandom(NONCE_BYTES), bypass)
+
+    def writing_tenant(self, bucket: BucketRecord) -> str:
+        """Whose is what this request makes in `bucket`: what anonymous clients write belongs to the bucket's owner."""
+        return bucket.owner if self.principal.anonymous else self.principal.tenant
+
+    def may_bypass(self, key: bytes | None, version_id: str | None) -> bool:
+        """Whether GOVERNANCE retention of that version does not hold against this request. Not inside a commit."""
+        if (self.header(b"x-amz-bypass-governance-retention") or "").lower() != "true":
+            return False
+        bucket = self.found_bucket
+        if self.principal.role != "admin" or bucket is None or not self.principal.reaches(bucket.owner):
+            return False
+        return self.allows("s3:BypassGovernanceRetention", key, version_id)
 
     def require_bucket(self) -> BucketRecord:
         """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""

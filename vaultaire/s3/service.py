@@ -22,12 +22,15 @@ from index.errors import (
     BucketNotEmpty,
     InvalidMarker,
     NamesError,
+    NoObjectLock,
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
+    VersioningFixed,
+    VersioningNeeded,
+    VersionLocked,
 )
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
-from index.objects import get_object as find_object
 from vaultaire.access import ANONYMOUS
 from vaultaire.budget import BudgetExhausted
 from vaultaire.commit import CommitterEnded
@@ -40,6 +43,9 @@ from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import header_map, new_request_id
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
+from vaultaire.s3.operations.locking import lock_missing, version_locked
+from vaultaire.s3.operations.versioning import require_version
+from vaultaire.s3.version_ids import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -205,9 +211,9 @@ def _stub(call: Call, operation: Operation) -> Response:
     """The answer of an operation that is not built: the documented empty form, or NotImplemented."""
     with call.store.kv.snapshot() as reader:
         bucket = call.require_bucket() if call.bucket_name is not None else None
-        key = call.key
-        if key is not None and bucket is not None and find_object(reader, bucket.id, key) is None:
-            raise S3Error("NoSuchKey", key=key)
+        if call.key is not None and bucket is not None:
+            wanted = parse_version(call.query.get("versionId"))
+            require_version(reader, bucket, call.key, wanted, call.method)
     answer = stubs.stub(operation)
     return xml_response(answer.body, answer.status) if answer.body else Response(answer.status)
 
@@ -229,6 +235,20 @@ def translate(error: Exception, request_id: str) -> S3Error:
             return S3Error("NoSuchKey", key=error.key)
         case NoSuchUpload():
             return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
+        case NoObjectLock():
+            return lock_missing()
+        case VersionLocked():
+            return version_locked()
+        case VersioningFixed():
+            return S3Error(
+                "InvalidBucketState",
+                "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+            )
+        case VersioningNeeded():
+            return S3Error(
+                "InvalidBucketState",
+                "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration",
+            )
         case InvalidMarker():
             return S3Error("InvalidArgument", "Invalid marker.", extra={"ArgumentValue": error.marker})
         case NoSpace() | MapFull():

@@ -20,7 +20,6 @@ class Stub(NamedTuple):
 
 _NOTHING_LISTED = "<IsTruncated>false</IsTruncated>"
 _BODIES: dict[Operation, bytes] = {
-    Operation.GET_BUCKET_VERSIONING: xml.versioning_configuration(None),
     Operation.GET_BUCKET_REQUEST_PAYMENT: xml.request_payment(),
     Operation.GET_BUCKET_LOGGING: xml.empty("BucketLoggingStatus"),
     Operation.GET_BUCKET_NOTIFICATION_CONFIGURATION: xml.empty("NotificationConfiguration"),
@@ -46,9 +45,6 @@ _ERRORS: dict[Operation, tuple[str, str | None]] = {
     ),
     Operation.GET_BUCKET_WEBSITE: ("NoSuchWebsiteConfiguration", None),
     Operation.GET_BUCKET_REPLICATION: ("ReplicationConfigurationNotFoundError", None),
-    Operation.GET_OBJECT_LOCK_CONFIGURATION: ("ObjectLockConfigurationNotFoundError", None),
-    Operation.GET_OBJECT_RETENTION: ("InvalidRequest", "Bucket is missing Object Lock Configuration"),
-    Operation.GET_OBJECT_LEGAL_HOLD: ("InvalidRequest", "Bucket is missing Object Lock Configuration"),
 }
 
 # Removing what was never set succeeds on S3.

@@ -17,10 +17,12 @@ from vaultaire.s3.operations import (
     lists,
     multipart,
     object_attributes,
+    object_lock,
     objects,
     post_object,
     renames,
     tagging,
+    versioning,
 )
 
 if TYPE_CHECKING:
@@ -104,4 +106,12 @@ OPERATIONS: dict[Operation, Handler] = {
     Operation.DELETE_BUCKET_INVENTORY_CONFIGURATION: Handler(defaults.no_such_configuration, True),
     Operation.GET_BUCKET_METRICS_CONFIGURATION: Handler(defaults.no_such_configuration, False),
     Operation.DELETE_BUCKET_METRICS_CONFIGURATION: Handler(defaults.no_such_configuration, True),
+    Operation.GET_BUCKET_VERSIONING: Handler(versioning.get_bucket_versioning, False),
+    Operation.PUT_BUCKET_VERSIONING: Handler(versioning.put_bucket_versioning, True),
+    Operation.GET_OBJECT_LOCK_CONFIGURATION: Handler(object_lock.get_object_lock_configuration, False),
+    Operation.PUT_OBJECT_LOCK_CONFIGURATION: Handler(object_lock.put_object_lock_configuration, True),
+    Operation.GET_OBJECT_RETENTION: Handler(object_lock.get_object_retention, False),
+    Operation.PUT_OBJECT_RETENTION: Handler(object_lock.put_object_retention, True),
+    Operation.GET_OBJECT_LEGAL_HOLD: Handler(object_lock.get_object_legal_hold, False),
+    Operation.PUT_OBJECT_LEGAL_HOLD: Handler(object_lock.put_object_legal_hold, True),
 }

@@ -15,11 +15,13 @@ from vaultaire.s3.headers import (
     parse_system,
     refuse_broken_promises,
 )
+from vaultaire.s3.operations.locking import lock_headers, parse_lock_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from index.records import ObjectRecord
+    from index.values import Retention
     from vaultaire.s3.expected import Computed
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"  # S3's own
@@ -52,12 +54,17 @@ ENCRYPTED = ("x-amz-server-side-encryption", "AES256")  # as it is kept among an
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """`headers` include the encryption that was asked for or, with `encrypts`, is the bucket's default."""
+    """`headers` include the encryption that was asked for or, with `encrypts`, is the bucket's default.
+
+    `retention` and `legal_hold` are what was asked for; what is kept is decided by `locking`.
+    """
 
     content_type: str | None
     headers: tuple[tuple[str, str], ...]
     metadata: tuple[tuple[str, str], ...]
     tags: tuple[tuple[str, str], ...] = ()
+    retention: Retention | None = None
+    legal_hold: bool | None = None
 
 
 def parse_attributes(fields: Mapping[bytes, str], *, encrypts: bool = False) -> Attributes:
@@ -71,7 +78,9 @@ def parse_attributes(fields: Mapping[bytes, str], *, encrypts: bool = False) -> 
     content_type, headers = parse_system(fields)
     if encrypts or b"x-amz-server-side-encryption" in fields:
         headers = (*headers, ENCRYPTED)
-    return Attributes(content_type, headers, parse_metadata(fields), tags.parse_header(fields))
+    retention, legal_hold = parse_lock_headers(fields)
+    metadata = parse_metadata(fields)
+    return Attributes(content_type, headers, metadata, tags.parse_header(fields), retention, legal_hold)
 
 
 def encryption_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -83,15 +92,6 @@ def refuse_customer_keys(fields: Mapping[bytes, str]) -> None:
     """No object here is encrypted with a client's own key: a request that brings one expects what is not there."""
     if b"x-amz-server-side-encryption-customer-algorithm" in fields:
         raise S3Error("NotImplemented", extra={"Header": "x-amz-server-side-encryption-customer-algorithm"})
-
-
-def check_version(version_id: str | None) -> None:
-    """Without versioning there is one version of an object, `null`. Raises NoSuchVersion, InvalidArgument."""
-    if version_id is None or version_id == "null":
-        return
-    if not version_id:
-        raise S3Error("InvalidArgument", "Version id cannot be the empty string")
-    raise S3Error("NoSuchVersion", extra={"VersionId": version_id})
 
 
 def stored_checksum(computed: Computed) -> Checksum | None:
@@ -129,4 +129,6 @@ def object_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
         headers += format_system(record.headers)
     if record.metadata:
         headers += format_metadata(record.metadata)
+    if record.retention is not None or record.legal_hold is not None:
+        headers += lock_headers(record)
     return headers

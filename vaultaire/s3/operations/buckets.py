@@ -16,7 +16,7 @@ from vaultaire.s3 import acl, bucket_settings, stored, xml, xml_requests
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.bucket_settings import Ownership
 from vaultaire.s3.call import Call, Response, xml_response
-from vaultaire.s3.errors import S3Error
+from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.parameters import parse_limit
 from vaultaire.s3.operations.rights import normal
 
@@ -49,6 +49,7 @@ async def create_bucket(call: Call) -> Response:
     name = call.bucket_name
     assert name is not None
     _refuse_broken_promises(call)
+    object_lock = _wants_object_lock(call)
     body = await read_small_body(call)
     location = xml_requests.parse_create_bucket(body)
     if location not in (None, call.services.region, "us-east-1"):
@@ -64,7 +65,7 @@ async def create_bucket(call: Call) -> Response:
         raise S3Error("InvalidBucketAclWithObjectOwnership")
 
     def commit(txn: Transaction) -> None:
-        bucket = create(txn, name, tenant, now_ms)
+        bucket = create(txn, name, tenant, now_ms, object_lock=object_lock)
         if ownership is not None:
             document = bucket_settings.format_ownership(ownership)
             put_config(txn, bucket.id, stored.OWNERSHIP, stored.wrap(document))
@@ -80,12 +81,18 @@ async def create_bucket(call: Call) -> Response:
 
 
 def _refuse_broken_promises(call: Call) -> None:
-    """A bucket is private and without Object Lock: who asks for another one must not believe to have got it."""
+    """A bucket is private: who asks for another one must not believe to have got it."""
     grants = any(name.startswith(b"x-amz-grant-") for name in call.headers)
     if grants or call.header(b"x-amz-acl") not in (None, "private"):
         raise S3Error("InvalidBucketAclWithObjectOwnership")
-    if (call.header(b"x-amz-bucket-object-lock-enabled") or "false").lower() != "false":
-        raise S3Error("NotImplemented", extra={"Header": "x-amz-bucket-object-lock-enabled"})
+
+
+def _wants_object_lock(call: Call) -> bool:
+    name = b"x-amz-bucket-object-lock-enabled"
+    text = call.header(name) or "false"
+    if text.lower() not in ("true", "false"):
+        raise invalid_argument("Invalid value for Object Lock.", name.decode(), text)
+    return text.lower() == "true"
 
 
 async def head_bucket(call: Call) -> Response:

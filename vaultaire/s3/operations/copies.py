@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import PartRecord
 from index.uploads import get_upload, put_part
+from index.versions import get_version
+from index.versions import put_object as put
 from vaultaire.s3 import conditions, names, ranges, xml
 from vaultaire.s3.authorize import decide
 from vaultaire.s3.call import Call, Response, xml_response
@@ -28,21 +29,23 @@ from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.attributes import (
     ENCRYPTED,
     Attributes,
-    check_version,
     checksum_element,
     encryption_headers,
     parse_attributes,
     refuse_customer_keys,
 )
 from vaultaire.s3.operations.lifecycle import expiry_headers
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.versioning import new_version_headers, require_version
+from vaultaire.s3.version_ids import VersionName, format_version, lookup, parse_version
 
 if TYPE_CHECKING:
     from cas.store import Publication
     from index.kv import Reader, Transaction
-    from index.records import ObjectRecord
+    from index.records import BucketRecord, ObjectRecord
     from index.values import Checksum
 
 
@@ -62,23 +65,33 @@ class _Source:
     bucket: str
     key: bytes
     record: ObjectRecord
+    version: VersionName | None  # as the request names it
+    versioned: bool
 
-    def read_again(self, call: Call, txn: Transaction) -> ObjectRecord:
+    @property
+    def named(self) -> bool:
+        """By a version id, in a bucket that has versions."""
+        return self.version is not None and self.versioned
+
+    def read_again(self, call: Call, txn: Transaction) -> _Source:
         """The source as it is now; if it was replaced meanwhile, the conditions are asked again."""
-        now = find(txn, call.bucket(txn, self.bucket).id, self.key)
-        if now is None:
-            raise S3Error("NoSuchKey", key=self.key)
+        bucket = call.bucket(txn, self.bucket)
+        now = _find_version(txn, bucket, self.key, self.version)
         if now.sequence != self.record.sequence:
             conditions.check_copy_source(call.headers, current_of(now))
-        return now
+        return replace(self, record=now, versioned=bucket.versioning != "Off")
 
     def check_unchanged(self, call: Call, txn: Transaction) -> None:
         """The very version that was looked at is still there. Raises NoSuchKey, OperationAborted, ..."""
-        now = find(txn, call.bucket(txn, self.bucket).id, self.key)
+        now = get_version(txn, call.bucket(txn, self.bucket).id, self.key, self.record.version_id)
         if now is None:
             raise S3Error("NoSuchKey", key=self.key)
         if now.sequence != self.record.sequence:
             raise S3Error("OperationAborted", "The source of the copy was replaced meanwhile. Try again.")
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        shown = format_version(self.record.version_id).encode()
+        return [(b"x-amz-copy-source-version-id", shown)] if self.versioned else []
 
 
 def _find_source(call: Call, reader: Reader, *, tags: bool = False) -> _Source:
@@ -93,20 +106,32 @@ def _find_source(call: Call, reader: Reader, *, tags: bool = False) -> _Source:
     def allowed(action: str, key: bytes | None = source.key) -> bool:
         return decide(call, bucket, rules, action, key, source.version_id)
 
-    version = "Version" if source.version_id is not None else ""
-    if not allowed(f"s3:GetObject{version}"):
+    suffix = "Version" if source.version_id is not None else ""
+    if not allowed(f"s3:GetObject{suffix}"):
         raise S3Error("AccessDenied")
     call.admit(bucket)
-    record = find(reader, bucket.id, source.key)
-    if record is None and not allowed("s3:ListBucket", None):
+    version = parse_version(source.version_id)
+    if lookup(reader, bucket, source.key, version) is None and not allowed("s3:ListBucket", None):
         raise S3Error("AccessDenied")
-    check_version(source.version_id)
-    if record is None:
-        raise S3Error("NoSuchKey", key=source.key)
-    if tags and record.tags and not allowed(f"s3:GetObject{version}Tagging"):
+    record = _find_version(reader, bucket, source.key, version)
+    if tags and record.tags and not allowed(f"s3:GetObject{suffix}Tagging"):
         raise S3Error("AccessDenied")
     conditions.check_copy_source(call.headers, current_of(record))
-    return _Source(source.bucket, source.key, record)
+    versioned = bucket.versioning != "Off"
+    return _Source(source.bucket, source.key, record, version, versioned)
+
+
+def _find_version(
+    reader: Reader, bucket: BucketRecord, key: bytes, version: VersionName | None
+) -> ObjectRecord:
+    """Raises InvalidRequest for a delete marker that is named, else as `require_version`."""
+    named = lookup(reader, bucket, key, version) if version is not None else None
+    if named is not None and named.delete_marker:
+        raise S3Error(
+            "InvalidRequest",
+            "The source of a copy request may not specifically refer to a delete marker by version id.",
+        )
+    return named or require_version(reader, bucket, key, version)
 
 
 def _directive(call: Call, name: bytes) -> bool:
@@ -128,38 +153,44 @@ async def copy_object(call: Call) -> Response:
     replaces_tags = _directive(call, b"x-amz-tagging-directive")
     rights = new_object_rights(call, call.require_bucket())
     wanted = conditions.parse_write(call.headers)
-    now_ms = call.now_ms()
+    change = call.change()
+    check_lock(call.require_bucket(), attributes.retention, attributes.legal_hold, change.now_ms)
     changes = replaces or replaces_tags or any(name in call.headers for name in _CHANGES)
 
-    def commit(txn: Transaction) -> ObjectRecord:
+    def commit(txn: Transaction) -> tuple[ObjectRecord, list[tuple[bytes, bytes]]]:
         bucket = call.bucket(txn)
-        current = source.read_again(call, txn)
+        now = source.read_again(call, txn)
+        current = now.record
         if wanted is not None:
             existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
         copied = replace(
             current,
-            modified_ms=now_ms,
+            modified_ms=change.now_ms,
             owner=rights.owner,
             acl=rights.grants,
             tags=attributes.tags if replaces_tags else current.tags,
             new_stored_bytes=len(current.inline or b""),
+            retention=attributes.retention,  # a lock is never copied
+            legal_hold=attributes.legal_hold,
         )
         copied = _with_attributes(copied, attributes, replaces=replaces)
-        put(txn, bucket.id, key, copied, call.store.writer)
-        return copied
+        version_id = put(txn, bucket, key, copied, change)
+        return copied, now.headers() + new_version_headers(version_id)
 
     with call.store.operation():
         with call.store.kv.snapshot() as reader:
             call.bucket(reader)
             source = _find_source(call, reader, tags=not replaces_tags)
-        if (source.bucket, source.key) == (call.bucket_name, key) and not changes:
+        # An older version copied onto its own key is brought back: that changes something.
+        onto_itself = (source.bucket, source.key) == (call.bucket_name, key) and not source.named
+        if onto_itself and not changes:
             raise S3Error("InvalidRequest", _NOTHING_CHANGES)
-        record = await call.commit(commit)
+        record, headers = await call.commit(commit)
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
     response = xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
-    response.headers += encryption_headers(record.headers) + expiry_headers(call, record)
+    response.headers += headers + encryption_headers(record.headers) + expiry_headers(call, record)
     return response
 
 
@@ -211,7 +242,7 @@ async def upload_part_copy(call: Call) -> Response:
         finally:
             publication.settle(False)  # nothing, where the commit was decided
     response = xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
-    response.headers += encryption_headers(upload.headers)
+    response.headers += source.headers() + encryption_headers(upload.headers)
     return response
 
 

@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from index.configs import delete_config, put_config
-from index.objects import get_object as find
-from index.objects import replace_object
+from index.versions import replace_object
 from vaultaire.s3 import acl, stored
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
-from vaultaire.s3.operations.attributes import check_version
 from vaultaire.s3.operations.rights import check_public, normal, refuse_lists
+from vaultaire.s3.operations.versioning import require_version
+from vaultaire.s3.version_ids import parse_version
 
 if TYPE_CHECKING:
     from index.kv import Reader, Transaction
@@ -88,11 +88,8 @@ async def put_object_acl(call: Call) -> Response:
 
 def _find(call: Call, reader: Reader, bucket: BucketRecord) -> ObjectRecord:
     assert call.key is not None
-    check_version(call.query.get("versionId"))
-    record = find(reader, bucket.id, call.key)
-    if record is None:
-        raise S3Error("NoSuchKey", key=call.key)
-    return record
+    wanted = parse_version(call.query.get("versionId"))
+    return require_version(reader, bucket, call.key, wanted, call.method)
 
 
 async def _requested(call: Call, bucket: BucketRecord, owner: str) -> acl.Grants | None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from cas.manifest import Manifest
 from index import uploads
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import ObjectRecord, PartRecord, UploadRecord
 from index.values import Checksum, PartSummary, encode_parts
+from index.versions import put_object as put
 from vaultaire.s3 import checksums, conditions, xml, xml_requests
 from vaultaire.s3.body import (
     MAX_PUT_BYTES,
@@ -46,14 +46,17 @@ from vaultaire.s3.operations.attributes import (
     stored_checksum,
 )
 from vaultaire.s3.operations.lifecycle import expiry_headers, upload_expiry_headers
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.versioning import new_version_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cas.store import Publication
     from index.kv import Reader, Transaction
+    from index.records import BucketRecord
     from vaultaire.s3.xml_requests import CompletePart
 
 MIN_PART_BYTES = (
@@ -83,7 +86,10 @@ async def create_multipart_upload(call: Call) -> Response:
         checksum_type=checksum.type if checksum is not None else None,
         tags=attributes.tags,
         acl=rights.grants,
+        retention=attributes.retention,
+        legal_hold=attributes.legal_hold,
     )
+    check_lock(call.require_bucket(), record.retention, record.legal_hold, record.initiated_ms)
     stored = await call.commit(lambda txn: uploads.create_upload(txn, call.bucket(txn).id, record, nonce))
     response = xml_response(xml.initiate_multipart_upload(bucket_name, key, stored.upload_id))
     response.headers += encryption_headers(record.headers)
@@ -94,13 +100,13 @@ async def create_multipart_upload(call: Call) -> Response:
     return response
 
 
-def _find_upload(call: Call, reader: Reader, identifier: str) -> tuple[int, UploadRecord]:
+def _find_upload(call: Call, reader: Reader, identifier: str) -> tuple[BucketRecord, UploadRecord]:
     assert call.key is not None
     bucket = call.bucket(reader)
     upload = uploads.get_upload(reader, bucket.id, call.key, identifier)
     if upload is None:
         raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
-    return bucket.id, upload
+    return bucket, upload
 
 
 async def upload_part(call: Call) -> Response:
@@ -129,8 +135,8 @@ async def upload_part(call: Call) -> Response:
         )
 
         def commit(txn: Transaction) -> None:
-            bucket_id, _ = _find_upload(call, txn, identifier)
-            uploads.put_part(txn, bucket_id, key, identifier, part)
+            bucket, _ = _find_upload(call, txn, identifier)
+            uploads.put_part(txn, bucket.id, key, identifier, part)
 
         await call.commit(commit, upload.publications)
         upload.committed = True
@@ -179,8 +185,8 @@ async def complete_multipart_upload(call: Call) -> Response:
 
     def prepare() -> _Completion:
         with call.store.kv.snapshot() as reader:
-            bucket_id, upload = _find_upload(call, reader, identifier)
-            parts = _read_parts(reader, bucket_id, key, identifier, listed)
+            bucket, upload = _find_upload(call, reader, identifier)
+            parts = _read_parts(reader, bucket.id, key, identifier, listed)
         _check_parts(listed, parts)
         checksum = _object_checksum(upload, parts)
         _check_stated(stated, stated_type, checksum)
@@ -189,12 +195,12 @@ async def complete_multipart_upload(call: Call) -> Response:
     with call.store.operation():
         try:
             made = await call.services.threads.compute(prepare)
-            await _commit_completion(call, identifier, listed, made)
+            version_id = await _commit_completion(call, identifier, listed, made)
         except S3Error as error:
             if error.code != "NoSuchUpload":
                 raise
             return _repeated(call, listed, identifier)
-    return _completed(call, made.record)
+    return _completed(call, made.record, version_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,30 +231,34 @@ def _compose(
         manifest=composed.manifest.encode(),
         part_table=encode_parts([PartSummary(p.number, p.size, p.etag, p.checksum) for p in parts]),
         new_stored_bytes=sum(part.new_stored_bytes for part in parts),
+        retention=upload.retention,
+        legal_hold=upload.legal_hold,
     )
     return _Completion(record, composed.publication, [part.sequence for part in parts])
 
 
 async def _commit_completion(
     call: Call, identifier: str, listed: Sequence[CompletePart], made: _Completion
-) -> None:
+) -> bytes | None:
+    """The new version's id."""
     key, wanted = call.key, conditions.parse_write(call.headers)
     assert key is not None
+    change = call.change()
 
-    def commit(txn: Transaction) -> None:
-        bucket_id, _ = _find_upload(call, txn, identifier)
+    def commit(txn: Transaction) -> bytes | None:
+        bucket, _ = _find_upload(call, txn, identifier)
         # The manifests were read outside: they must still be what collection sees as this upload's.
-        now = _read_parts(txn, bucket_id, key, identifier, listed)
+        now = _read_parts(txn, bucket.id, key, identifier, listed)
         if [part.sequence for part in now] != made.sequences:
             raise S3Error("OperationAborted", "A part was replaced meanwhile. Try again.")
         if wanted is not None:
-            existing = find(txn, bucket_id, key)
+            existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
-        uploads.remove_upload(txn, bucket_id, key, identifier)
-        put(txn, bucket_id, key, made.record, call.store.writer)
+        uploads.remove_upload(txn, bucket.id, key, identifier)
+        return put(txn, bucket, key, made.record, change)
 
     try:
-        await call.commit(commit, [made.publication])
+        return await call.commit(commit, [made.publication])
     finally:
         made.publication.settle(False)  # nothing, where the commit was decided
 
@@ -259,7 +269,7 @@ def _multipart_etag(etags: list[str]) -> str:
     return f"{digest.hexdigest()}-{len(etags)}"
 
 
-def _completed(call: Call, record: ObjectRecord) -> Response:
+def _completed(call: Call, record: ObjectRecord, version_id: bytes | None) -> Response:
     assert call.bucket_name is not None
     assert call.key is not None
     kind = record.checksum.type if record.checksum is not None else None
@@ -270,6 +280,7 @@ def _completed(call: Call, record: ObjectRecord) -> Response:
         )
     )
     response.headers += encryption_headers(record.headers) + expiry_headers(call, record)
+    response.headers += new_version_headers(version_id)
     return response
 
 
@@ -286,7 +297,7 @@ def _repeated(call: Call, listed: Sequence[CompletePart], identifier: str) -> Re
     older = began is not None and record is not None and int.from_bytes(began[:8]) < record.sequence
     if record is None or record.etag != etag or not older:
         raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
-    return _completed(call, record)
+    return _completed(call, record, record.version_id)
 
 
 def _read_parts(

@@ -11,18 +11,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from index.objects import get_object as find
 from vaultaire.s3 import conditions, dates, xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.operations.attributes import check_version, checksum_element
+from vaultaire.s3.operations.attributes import checksum_element
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import MAX_PAGE
+from vaultaire.s3.operations.versioning import require_version, version_headers
+from vaultaire.s3.version_ids import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from index.records import ObjectRecord
+    from index.records import BucketRecord, ObjectRecord
     from index.values import PartSummary
 
 ATTRIBUTES = frozenset(("ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"))
@@ -31,8 +32,11 @@ ATTRIBUTES = frozenset(("ETag", "Checksum", "ObjectParts", "StorageClass", "Obje
 async def get_object_attributes(call: Call) -> Response:
     """Conditions are evaluated as for a read."""
     wanted = parse_attributes(call.headers)
-    record = _requested(call)
-    headers = [(b"last-modified", dates.format_http(record.modified_ms).encode())]
+    bucket, record = _requested(call)
+    headers = [
+        (b"last-modified", dates.format_http(record.modified_ms).encode()),
+        *version_headers(bucket, record),
+    ]
     if conditions.check_read(call.headers, current_of(record)) == "not-modified":
         return Response(304, [(b"etag", b'"%s"' % record.etag.encode()), *headers])
     response = xml_response(_document(record, wanted, call.headers))
@@ -40,16 +44,13 @@ async def get_object_attributes(call: Call) -> Response:
     return response
 
 
-def _requested(call: Call) -> ObjectRecord:
-    """Raises NoSuchBucket, AccessDenied, NoSuchVersion, NoSuchKey."""
+def _requested(call: Call) -> tuple[BucketRecord, ObjectRecord]:
+    """Raises NoSuchBucket, AccessDenied, NoSuchVersion, NoSuchKey, MethodNotAllowed."""
     assert call.key is not None
     bucket = call.require_bucket()
+    wanted = parse_version(call.query.get("versionId"))
     with call.store.kv.snapshot() as reader:
-        record = find(reader, bucket.id, call.key)
-    check_version(call.query.get("versionId"))
-    if record is None:
-        raise S3Error("NoSuchKey", key=call.key)
-    return record
+        return bucket, require_version(reader, bucket, call.key, wanted, call.method)
 
 
 def parse_attributes(fields: Mapping[bytes, str]) -> frozenset[str]:

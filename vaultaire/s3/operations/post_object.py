@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import ObjectRecord
+from index.versions import put_object as put
 from vaultaire.ingest import BodyTooLarge, ClientGone
 from vaultaire.s3 import conditions, form_data, post_policy, sigv4, xml
 from vaultaire.s3.authorize import attribute_actions, load_rules
@@ -32,7 +32,9 @@ from vaultaire.s3.operations.attributes import (
     parse_attributes,
     stored_checksum,
 )
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.versioning import new_version_headers
 from vaultaire.s3.percent import quote_query
 from vaultaire.s3.sigv4 import Payload
 from vaultaire.s3.xml_requests import parse_form_tagging
@@ -84,6 +86,7 @@ async def post_object(call: Call) -> Response:
     assert key is not None
     bucket = call.require_bucket()
     rights = new_object_rights(call, bucket)
+    check_lock(bucket, attributes.retention, attributes.legal_hold, call.now_ms())
     if wanted is not None:
         with call.store.kv.snapshot() as reader:
             found = find(reader, bucket.id, key)
@@ -116,20 +119,23 @@ async def post_object(call: Call) -> Response:
             inline=upload.inline,
             manifest=upload.manifest.encode() if upload.manifest is not None else None,
             new_stored_bytes=upload.new_stored_bytes,
+            retention=attributes.retention,
+            legal_hold=attributes.legal_hold,
         )
+        change = call.change()
 
-        def commit(txn: Transaction) -> None:
+        def commit(txn: Transaction) -> bytes | None:
             bucket = call.bucket(txn)
             if wanted is not None:
                 existing = find(txn, bucket.id, key)
                 wanted.check(None if existing is None else existing.etag)
-            put(txn, bucket.id, key, record, call.store.writer)
+            return put(txn, bucket, key, record, change)
 
-        await call.commit(commit, upload.publications)
+        version_id = await call.commit(commit, upload.publications)
         upload.committed = True
     answer = success(form.fields, call.bucket_name, key, record.etag, call.object_url())
     answer.headers += [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
-    answer.headers += encryption_headers(record.headers)
+    answer.headers += encryption_headers(record.headers) + new_version_headers(version_id)
     return answer
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from index.objects import delete_object as delete
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.tokens import MAX_TOKEN_BYTES, get_token, put_token
+from index.versions import delete_object as delete
+from index.versions import put_object as put
 from vaultaire.s3 import conditions, percent
 from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error, invalid_argument
@@ -64,12 +64,12 @@ async def rename_object(call: Call) -> Response:
         destination = find(txn, bucket.id, key)
         current = None if destination is None else current_of(destination)
         conditions.check_rename(call.headers, current_of(record), current)
-        delete(txn, bucket.id, from_key, call.store.writer)
-        put(txn, bucket.id, key, record, call.store.writer)
+        delete(txn, bucket, from_key, record.owner, change)
+        put(txn, bucket, key, record, change)
         if token is not None:
-            put_token(txn, bucket.id, token, digest, now_ms)
+            put_token(txn, bucket.id, token, digest, change.now_ms)
 
-    now_ms = call.now_ms()
+    change = call.change()
     await call.commit(commit)
     return Response(200)
 

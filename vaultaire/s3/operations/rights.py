@@ -32,7 +32,7 @@ def new_object_rights(call: Call, bucket: BucketRecord) -> Rights:
     """
     fields = call.headers
     asks = acl.asked_for(fields)
-    writer = bucket.owner if call.principal.anonymous else call.principal.tenant
+    writer = call.writing_tenant(bucket)
     if not asks and writer == bucket.owner:
         return Rights(writer, ())
     with call.store.kv.snapshot() as reader:

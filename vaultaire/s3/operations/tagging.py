@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from index.objects import get_object as find
-from index.objects import replace_object
+from index.versions import replace_object
 from vaultaire.s3 import tags, xml_tree
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.call import Call, Response, xml_response
-from vaultaire.s3.errors import S3Error
-from vaultaire.s3.operations.attributes import check_version
+from vaultaire.s3.operations.versioning import require_version, version_headers
+from vaultaire.s3.version_ids import parse_version
 
 if TYPE_CHECKING:
     from index.kv import Reader, Transaction
@@ -27,7 +26,9 @@ async def get_object_tagging(call: Call) -> Response:
     bucket = call.require_bucket()
     with call.store.kv.snapshot() as reader:
         record = _find(call, reader, bucket)
-    return xml_response(tags.format_xml(record.tags))
+    response = xml_response(tags.format_xml(record.tags))
+    response.headers += version_headers(bucket, record)
+    return response
 
 
 async def put_object_tagging(call: Call) -> Response:
@@ -38,31 +39,29 @@ async def put_object_tagging(call: Call) -> Response:
     version_id = call.query.get("versionId")
     action = "s3:PutObjectVersionTagging" if version_id else "s3:PutObjectTagging"
     call.require(action, call.key, version_id, given)
-    await _set(call, given)
-    return Response(200)
+    return Response(200, await _set(call, given))
 
 
 async def delete_object_tagging(call: Call) -> Response:
-    await _set(call, ())
-    return Response(204)
+    return Response(204, await _set(call, ()))
 
 
-async def _set(call: Call, given: tags.Tags) -> None:
-    def commit(txn: Transaction) -> None:
+async def _set(call: Call, given: tags.Tags) -> list[tuple[bytes, bytes]]:
+    """The headers of the answer."""
+
+    def commit(txn: Transaction) -> list[tuple[bytes, bytes]]:
         bucket = call.bucket(txn)
         record = _find(call, txn, bucket)
         assert call.key is not None
         if record.tags != given:
             replace_object(txn, bucket.id, call.key, replace(record, tags=given))
+        return version_headers(bucket, record)
 
-    await call.commit(commit)
+    return await call.commit(commit)
 
 
 def _find(call: Call, reader: Reader, bucket: BucketRecord) -> ObjectRecord:
-    """The version that the request means. Raises NoSuchKey, NoSuchVersion."""
+    """The version that the request means. Raises NoSuchKey, NoSuchVersion, MethodNotAllowed."""
     assert call.key is not None
-    check_version(call.query.get("versionId"))
-    record = find(reader, bucket.id, call.key)
-    if record is None:
-        raise S3Error("NoSuchKey", key=call.key)
-    return record
+    wanted = parse_version(call.query.get("versionId"))
+    return require_version(reader, bucket, call.key, wanted, call.method)
