@@ -374,7 +374,7 @@ def test_post_object_to_a_key_is_not_allowed(root, bucket):
     request = form_request(
         root, bucket, signed_fields(root, bucket, {"key": "k"}), b"x", target=f"/{bucket}/k"
     )
-    assert_refused(root, request, 403, "AccessDenied")
+    assert_refused(root, request, 405, "MethodNotAllowed")
 
 
 def test_post_object_cut_off_stores_nothing(root, bucket, s3, rng):
