@@ -79,6 +79,8 @@ class Rules:
 
 def load_rules(reader: Reader, bucket: BucketRecord, *, own: bool) -> Rules:
     """`own`: the caller reaches the bucket's tenant, so that ownership, block and lists do not matter."""
+    if not bucket.configured:
+        return NO_RULES
     policy, encrypts = stored.policy_of(reader, bucket)
     if own:
         return NO_RULES if policy is None and not encrypts else Rules(policy, encrypts)
