@@ -276,6 +276,8 @@ def _decode_unusual_listing(value: bytes) -> Listing:
 _NAME: Final = 1
 _OWNER: Final = 2
 
+_CONFIGURED: Final = 0x01  # compatible: who does not know of configurations need not look for them
+
 # kind, version, head length, flags, flags | versioning | id, created_ms, sequence
 BUCKET: Final = Layout("bucket", ord("B"), 1, struct.Struct(">BBBBBBQQQ"), 0, frozenset((_NAME, _OWNER)))
 
@@ -288,6 +290,9 @@ class BucketRecord:
     created_ms: int
     sequence: int = 0
     versioning: Versioning = "Off"
+    configured: bool = (
+        False  # it has a row in idx.configs; kept by `index.configs`, spares every request the look
+    )
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -297,7 +302,7 @@ class BucketRecord:
                 BUCKET.version,
                 BUCKET.head.size,
                 0,
-                0,
+                _CONFIGURED if self.configured else 0,
                 VERSIONING.index(self.versioning),
                 self.id,
                 self.created_ms,
@@ -309,7 +314,9 @@ class BucketRecord:
     def decode(cls, value: bytes) -> BucketRecord:
         """Raises CorruptRecord, UnsupportedRecord."""
         BUCKET.refuse(value)
-        _, _, head_bytes, _, _, versioning, bucket_id, created_ms, sequence = BUCKET.head.unpack_from(value)
+        _, _, head_bytes, _, flags, versioning, bucket_id, created_ms, sequence = BUCKET.head.unpack_from(
+            value
+        )
         fields = BUCKET.decode_fields(value, head_bytes)
         with decoding(BUCKET.name):
             return cls(
@@ -319,6 +326,7 @@ class BucketRecord:
                 created_ms,
                 sequence,
                 VERSIONING[versioning],
+                bool(flags & _CONFIGURED),
             )
 
 
