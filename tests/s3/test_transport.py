@@ -158,8 +158,14 @@ def test_requests_sent_ahead_of_a_refusal_are_answered_in_order(root, bucket, s3
     good = root.sign("PUT", f"/{bucket}/good", body=b"good" * 1000)
     with root.connect() as connection:
         connection.send((bad.encode() + good.encode()) * 3)
-        assert [connection.answer("PUT").status for _ in range(6)] == [403, 200] * 3
-    assert keys_of(s3, bucket) == ["good"]
+        for status in [403, 200] * 3:
+            answer = connection.answer("PUT")
+            assert answer.status == status
+            if answer.closes:  # over TLS, where a body that is here already cannot be seen to be
+                assert connection.closed()
+                break
+    assert keys_of(s3, bucket) in ([], ["good"])
+    assert root.call("HEAD", f"/{bucket}/bad").status == 404
 
 
 def test_an_upload_refused_in_its_middle_ends_in_step(root, bucket, rng):
