@@ -288,6 +288,8 @@ _DEFAULT_RETENTION: Final = 3
 # An incompatible flag: a program that does not know Object Lock must not open the bucket.
 _OBJECT_LOCK: Final = 0x01
 
+_CONFIGURED: Final = 0x01  # compatible: who does not know of configurations need not look for them
+
 # kind, version, head length, flags, flags | versioning | id, created_ms, sequence
 BUCKET: Final = Layout(
     "bucket",
@@ -309,6 +311,9 @@ class BucketRecord:
     versioning: Versioning = "Off"
     object_lock: bool = False  # once set, for ever; versioning is then Enabled
     default_retention: DefaultRetention | None = None
+    configured: bool = (
+        False  # it has a row in idx.configs; kept by `index.configs`, spares every request the look
+    )
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -318,7 +323,7 @@ class BucketRecord:
                 BUCKET.version,
                 BUCKET.head.size,
                 _OBJECT_LOCK if self.object_lock else 0,
-                0,
+                _CONFIGURED if self.configured else 0,
                 VERSIONING.index(self.versioning),
                 self.id,
                 self.created_ms,
@@ -336,8 +341,8 @@ class BucketRecord:
     def decode(cls, value: bytes) -> BucketRecord:
         """Raises CorruptRecord, UnsupportedRecord."""
         BUCKET.refuse(value)
-        _, _, head_bytes, flags, _, versioning, bucket_id, created_ms, sequence = BUCKET.head.unpack_from(
-            value
+        _, _, head_bytes, flags, compatible, versioning, bucket_id, created_ms, sequence = (
+            BUCKET.head.unpack_from(value)
         )
         fields = BUCKET.decode_fields(value, head_bytes)
         with decoding(BUCKET.name):
@@ -350,6 +355,7 @@ class BucketRecord:
                 VERSIONING[versioning],
                 bool(flags & _OBJECT_LOCK),
                 decode_default_retention(fields.get(_DEFAULT_RETENTION)),
+                bool(compatible & _CONFIGURED),
             )
 
 

@@ -79,6 +79,8 @@ class Rules:
 
 def load_rules(reader: Reader, bucket: BucketRecord, *, own: bool) -> Rules:
     """`own`: the caller reaches the bucket's tenant, so that ownership, block and lists do not matter."""
+    if not bucket.configured:
+        return NO_RULES
     policy, encrypts = stored.policy_of(reader, bucket)
     if own:
         return NO_RULES if policy is None and not encrypts else Rules(policy, encrypts)
@@ -111,7 +113,7 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     rules = call.rules
     if rules.policy is None and principal.reaches(bucket.owner):
         return
-    if needs.late:
+    if needs.late and not _known_by_head(operation, rules):
         if not _may_do_something(call, bucket, rules):
             raise S3Error("AccessDenied")
     else:
@@ -120,6 +122,12 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
             if not decide(call, bucket, rules, action, key, call.query.get("versionId")):
                 raise S3Error("AccessDenied")
     call.admit(bucket)
+
+
+def _known_by_head(operation: Operation, rules: Rules) -> bool:
+    """Tags in the body matter only to a policy that asks for them; keys in the body always do."""
+    tagging = operation is Operation.PUT_OBJECT_TAGGING
+    return tagging and (rules.policy is None or not rules.policy.asks_for_request_tags)
 
 
 def _actions(call: Call, operation: Operation, needs: Needs, bucket: BucketRecord) -> list[str]:

@@ -189,7 +189,7 @@ class S3Service:
         names.check_bucket_name(bucket)
         with self._services.store.kv.snapshot() as reader:
             found = get_bucket(reader, bucket)
-            return None if found is None else stored.cors_of(reader, found.id)
+            return stored.cors_of(reader, found.id) if found is not None and found.configured else None
 
     def _refusal(self, scope: Scope, error: S3Error, request_id: str) -> Response:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
