@@ -12,18 +12,19 @@ import time
 import pytest
 
 from index import listing
-from index.buckets import create_bucket
+from index.buckets import create_bucket, get_bucket
 from index.lmdb_kv import LmdbKv
-from index.objects import delete_object, get_object, put_object
+from index.objects import get_object
 from index.records import ObjectRecord
 from index.recovery import recover
 from index.tables import TABLES
+from index.versions import Change, delete_object, put_object
 
 pytestmark = pytest.mark.full
 
 KEYS = 1_000_000
 BATCH = 25_000
-WRITER = 1
+CHANGE = Change(1, 0, b"8 random")
 STORE_ID = b"scale-test-store"
 ROOTS = (b"backups/", b"data/", b"logs/")
 
@@ -48,18 +49,18 @@ def store(tmp_path_factory):
     kv = LmdbKv.open(
         directory, tables=TABLES, store_id=STORE_ID, writer_tag=b"w" * 16, map_size_bytes=8 << 30
     )
-    bucket = kv.commit(lambda txn: create_bucket(txn, "scale", "root", 0)).id
+    bucket = kv.commit(lambda txn: create_bucket(txn, "scale", "root", 0))
     record = ObjectRecord(size=5, modified_ms=1_800_000_000_000, etag="0" * 32, owner="root", inline=b"bytes")
     began = time.perf_counter()
     for start in range(0, KEYS, BATCH):
 
         def put_some(txn, start=start):
             for number in range(start, start + BATCH):
-                put_object(txn, bucket, key_of(number), record, WRITER)
+                put_object(txn, bucket, key_of(number), record, CHANGE)
 
         kv.commit(put_some)
     print(f"\n{KEYS:,} puts in batches of {BATCH:,}: {time.perf_counter() - began:.1f} s")
-    yield kv, bucket
+    yield kv, bucket.id
     kv.close()
 
 
@@ -125,7 +126,11 @@ def test_1000_keys_are_deleted_in_one_commit(store):
 
     def delete_all(txn):
         sequences.append(txn.sequence)
-        return [delete_object(txn, bucket, key, WRITER) for key in doomed]
+        record = get_bucket(txn, "scale")
+        before = [get_object(txn, bucket, key) for key in doomed]
+        for key in doomed:
+            delete_object(txn, record, key, "root", CHANGE)
+        return before
 
     began = time.perf_counter()
     gone = kv.commit(delete_all)

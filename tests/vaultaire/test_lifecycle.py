@@ -15,17 +15,19 @@ from index.configs import delete_config, put_config
 from index.counters import statistics
 from index.errors import CorruptRecord
 from index.expiry import lone_marker, noncurrent_version
-from index.keys import inverted
 from index.memory_kv import MemoryKv
-from index.objects import delete_object, get_object, put_object
+from index.objects import get_object
 from index.records import BucketRecord, ObjectRecord, UploadRecord
 from index.tables import BUCKETS, OBJECTS, TABLES, UPLOADS, VERSIONS
+from index.versions import Change, delete_object, put_object, replace_object
 from vaultaire.lifecycle import Cursor, Lifecycle, Stage
 from vaultaire.s3.lifecycle import DAY_MS, Filter, Rule
 from vaultaire.s3.stored_lifecycle import CONFIG, wrap_rules
+from vaultaire.version_expiry import IndexVersions
 
 NOW = 1000 * DAY_MS
 MD5 = "0" * 32
+CHANGE = Change(1, 0, b"8 random")
 
 
 def rule(**fields) -> Rule:
@@ -38,7 +40,6 @@ class World:
     def __init__(self) -> None:
         self.kv = MemoryKv((*TABLES, "srv.settings"))
         self.now_ms = NOW
-        self.locked: set[bytes] = set()
 
     def lifecycle(self, **fields) -> Lifecycle:
         return Lifecycle(self.kv, 1, clock=lambda: self.now_ms / 1000, **fields)
@@ -55,7 +56,7 @@ class World:
 
     def put(self, bucket: BucketRecord, key: bytes, modified_ms: int = 0, **fields) -> None:
         record = ObjectRecord(fields.pop("size", 0), modified_ms, MD5, "o", inline=b"", **fields)
-        self.kv.commit(lambda txn: put_object(txn, bucket.id, key, record, 1))
+        self.kv.commit(lambda txn: put_object(txn, bucket, key, record, CHANGE))
 
     def begin_upload(self, bucket: BucketRecord, key: bytes, initiated_ms: int) -> None:
         record = UploadRecord("", key, "o", initiated_ms)
@@ -67,54 +68,22 @@ class World:
                 return [key for key, _ in tree.walk(reader, table, bucket.id)]
             return [key for key, _, _ in tree.walk_suffixed(reader, table, bucket.id)]
 
-    # versions, as index/SCHEMA.md lays them out
-
     def version(
         self, bucket: BucketRecord, key: bytes, modified_ms: int, *, marker: bool = False, **fields
     ) -> int:
-        """A newer version of `key` (a delete marker is never the current object); its sequence."""
+        """A newer version of `key`, put while versioning was enabled; its sequence."""
+        enabled = replace(bucket, versioning="Enabled", object_lock="legal_hold" in fields)
 
         def put(txn):
-            before = get_object(txn, bucket.id, key)
-            if before is not None:
-                self.put_version(txn, bucket, key, before)
-                delete_object(txn, bucket.id, key, 1)
-            record = ObjectRecord(
-                0,
-                modified_ms,
-                "" if marker else MD5,
-                "o",
-                sequence=txn.sequence,
-                delete_marker=marker,
-                inline=None if marker else b"",
-                **fields,
-            )
             if marker:
-                self.put_version(txn, bucket, key, record)
+                delete_object(txn, enabled, key, "o", replace(CHANGE, now_ms=modified_ms))
             else:
-                put_object(txn, bucket.id, key, record, 1)
+                put_object(
+                    txn, enabled, key, ObjectRecord(0, modified_ms, MD5, "o", inline=b"", **fields), CHANGE
+                )
             return txn.sequence
 
         return self.kv.commit(put)
-
-    def put_version(self, txn, bucket, key, record) -> None:
-        row = tree.make_row(txn, VERSIONS, bucket.id, key)
-        txn.put(VERSIONS, row + inverted(record.sequence), record.encode())
-
-    # VersionedNames
-
-    def expire_current(self, txn, bucket, key, now_ms, writer) -> bool:
-        before = get_object(txn, bucket.id, key)
-        self.put_version(txn, bucket, key, before)
-        delete_object(txn, bucket.id, key, writer)
-        marker = ObjectRecord(0, now_ms, "", "o", sequence=txn.sequence, delete_marker=True)
-        self.put_version(txn, bucket, key, marker)
-        return True
-
-    def remove_version(self, txn, bucket, key, record, now_ms, writer) -> bool:
-        if key in self.locked:
-            return False
-        return tree.remove_row(txn, VERSIONS, bucket.id, key, inverted(record.sequence))
 
 
 @pytest.fixture
@@ -220,12 +189,12 @@ def test_an_object_that_changed_after_it_was_looked_at_stays(world, change):
         elif change == "tagged":  # without a new sequence
             real(lambda txn: retag(txn, bucket))
         else:
-            real(lambda txn: delete_object(txn, bucket.id, b"k", 1))
+            real(lambda txn: delete_object(txn, bucket, b"k", "o", CHANGE))
         return real(fn)
 
     def retag(txn, bucket):
         record = replace(get_object(txn, bucket.id, b"k"), tags=())
-        txn.put(OBJECTS, tree.find_row(txn, OBJECTS, bucket.id, b"k"), record.encode())
+        replace_object(txn, bucket.id, b"k", record)
 
     world.kv.commit = commit
     assert world.lifecycle().run_pass().total == 0
@@ -252,10 +221,10 @@ def test_old_uploads_are_aborted_with_their_parts(world):
 def test_a_current_version_makes_place_for_a_delete_marker(world):
     bucket = world.bucket("b", rule(expire_days=1), versioning="Enabled")
     world.version(bucket, b"k", 0)
-    assert world.lifecycle(versions=world).run_pass().objects == 1
+    assert world.lifecycle(versions=IndexVersions()).run_pass().objects == 1
     assert (world.keys(bucket), world.keys(bucket, VERSIONS)) == ([], [b"k", b"k"])
     # The marker is young, and something is behind it: another pass changes nothing.
-    assert world.lifecycle(versions=world).run_pass().total == 0
+    assert world.lifecycle(versions=IndexVersions()).run_pass().total == 0
 
 
 def test_noncurrent_versions_go_by_the_age_of_their_successor(world):
@@ -263,7 +232,7 @@ def test_noncurrent_versions_go_by_the_age_of_their_successor(world):
     first = world.version(bucket, b"k", 0)
     second = world.version(bucket, b"k", NOW - 11 * DAY_MS)  # since when the first is noncurrent: due
     world.version(bucket, b"k", NOW - 10 * DAY_MS)
-    assert world.lifecycle(versions=world).run_pass().versions == 1
+    assert world.lifecycle(versions=IndexVersions()).run_pass().versions == 1
     with world.kv.snapshot() as reader:
         assert noncurrent_version(reader, bucket.id, b"k", first, count_newer=0) is None
         assert noncurrent_version(reader, bucket.id, b"k", second, count_newer=0) is not None
@@ -280,7 +249,7 @@ def test_the_newest_noncurrent_versions_are_kept(world, keep, page_rows):
         if n == 4:
             world.version(bucket, b"k", n, marker=True)  # does not count as one that is kept
     world.version(bucket, b"other", 0)
-    report = world.lifecycle(versions=world, page_rows=page_rows).run_pass()
+    report = world.lifecycle(versions=IndexVersions(), page_rows=page_rows).run_pass()
     kept = sequences[:-1][-keep:]
     assert report.versions == 7 - len(kept)
     with world.kv.snapshot() as reader:
@@ -296,10 +265,9 @@ def test_the_newest_noncurrent_versions_are_kept(world, keep, page_rows):
 def test_a_locked_version_is_never_removed(world):
     bucket = world.bucket("b", rule(noncurrent_days=1), versioning="Enabled")
     for key in (b"free", b"locked"):
+        world.version(bucket, key, 0, legal_hold=key == b"locked")
         world.version(bucket, key, 0)
-        world.version(bucket, key, 0)
-    world.locked.add(b"locked")
-    assert world.lifecycle(versions=world).run_pass().versions == 1
+    assert world.lifecycle(versions=IndexVersions()).run_pass().versions == 1
     assert world.keys(bucket, VERSIONS) == [b"locked"]
 
 
@@ -311,7 +279,7 @@ def test_a_delete_marker_goes_only_when_nothing_is_behind_it(world):
     with world.kv.snapshot() as reader:
         assert lone_marker(reader, bucket.id, b"lone", lone) is not None
         assert lone_marker(reader, bucket.id, b"with", behind) is None
-    assert world.lifecycle(versions=world).run_pass().delete_markers == 1
+    assert world.lifecycle(versions=IndexVersions()).run_pass().delete_markers == 1
     assert world.keys(bucket, VERSIONS) == [b"with", b"with"]
 
 
@@ -319,8 +287,8 @@ def test_versions_and_then_their_marker_go(world):
     bucket = world.bucket("b", rule(noncurrent_days=1, expire_lone_marker=True), versioning="Enabled")
     world.version(bucket, b"k", 0)
     world.version(bucket, b"k", 0, marker=True)
-    assert world.lifecycle(versions=world).run_pass().versions == 1
-    assert world.lifecycle(versions=world).run_pass().delete_markers == 1
+    assert world.lifecycle(versions=IndexVersions()).run_pass().versions == 1
+    assert world.lifecycle(versions=IndexVersions()).run_pass().delete_markers == 1
     assert world.keys(bucket, VERSIONS) == []
 
 
@@ -338,7 +306,7 @@ def test_the_newest_version_is_never_taken_for_a_noncurrent_one(world):
     marker = world.version(bucket, b"k", 0, marker=True)
     with world.kv.snapshot() as reader:
         assert noncurrent_version(reader, bucket.id, b"k", marker, count_newer=9) is None
-    assert world.lifecycle(versions=world).run_pass().total == 0
+    assert world.lifecycle(versions=IndexVersions()).run_pass().total == 0
 
 
 # --- when
