@@ -48,7 +48,6 @@ async def create_bucket(call: Call) -> Response:
     """BucketAlreadyOwnedByYou if the caller's tenant has it, BucketAlreadyExists if another one has."""
     name = call.bucket_name
     assert name is not None
-    _refuse_broken_promises(call)
     object_lock = _wants_object_lock(call)
     body = await read_small_body(call)
     location = xml_requests.parse_create_bucket(body)
@@ -78,13 +77,6 @@ async def create_bucket(call: Call) -> Response:
         code = "BucketAlreadyOwnedByYou" if error.owner == tenant else "BucketAlreadyExists"
         raise S3Error(code, bucket=name) from None
     return Response(200, [(b"location", b"/" + name.encode())])
-
-
-def _refuse_broken_promises(call: Call) -> None:
-    """A bucket is private: who asks for another one must not believe to have got it."""
-    grants = any(name.startswith(b"x-amz-grant-") for name in call.headers)
-    if grants or call.header(b"x-amz-acl") not in (None, "private"):
-        raise S3Error("InvalidBucketAclWithObjectOwnership")
 
 
 def _wants_object_lock(call: Call) -> bool:
