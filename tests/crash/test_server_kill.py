@@ -226,8 +226,12 @@ def run_rounds(crash: Crash, rounds: int) -> None:
     for number in range(rounds):
         crash.round(number, WAYS[number % len(WAYS)])
     assert crash.acknowledged > rounds, "hardly anything was stored: the test says nothing"
-    if crash.server.workers == 1:  # each further worker costs the CPU of a further interpreter
-        assert statistics.median(crash.restarts) < RESTART_SECONDS, crash.restarts
+    restart = statistics.median(crash.restarts)
+    print(f"{rounds} kills, {crash.server.workers} workers: median restart {restart:.2f} s")
+    # A claim about a machine that has nothing else to do; on a busy one it would say nothing about the server.
+    # Each further worker costs the CPU of a further interpreter.
+    if crash.server.workers == 1 and os.getloadavg()[0] < len(os.sched_getaffinity(0)):
+        assert restart < RESTART_SECONDS, crash.restarts
 
 
 @pytest.mark.slow
