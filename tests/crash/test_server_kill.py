@@ -9,6 +9,7 @@ happened or not, but nothing else: its key holds the state before it or the stat
 from __future__ import annotations
 
 import http.client
+import os
 import random
 import statistics
 import threading
