@@ -6,19 +6,27 @@ in a new one of the same name. Names are checked by the caller (`vaultaire.s3.na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from index import ids, tree
-from index.errors import BucketExists, BucketNotEmpty, CorruptRecord, NoSuchBucket
+from index.errors import (
+    BucketExists,
+    BucketNotEmpty,
+    CorruptRecord,
+    NoSuchBucket,
+    VersioningFixed,
+    VersioningNeeded,
+)
 from index.keys import decode_id, encode_id, successor
 from index.kv import MAX_KEY_BYTES
 from index.records import BucketRecord
-from index.tables import BUCKET_NAMES, BUCKETS, COUNTERS, OBJECTS, PARTS, UPLOADS, VERSIONS
+from index.tables import BUCKET_NAMES, BUCKETS, CONFIGS, COUNTERS, OBJECTS, PARTS, TOKENS, UPLOADS, VERSIONS
 
 if TYPE_CHECKING:
     from index.kv import Reader, Transaction
+    from index.values import DefaultRetention, Versioning
 
 _DELETE_ROWS: Final = 1000  # read at a time while a table is emptied: bounds memory, nothing else
 
@@ -35,16 +43,41 @@ def get_bucket(reader: Reader, name: str) -> BucketRecord | None:
     return None if value is None else _by_row(value, reader.get(BUCKETS, value))
 
 
-def create_bucket(txn: Transaction, name: str, owner: str, now_ms: int) -> BucketRecord:
-    """Raises BucketExists, which tells whose it is."""
+def create_bucket(
+    txn: Transaction, name: str, owner: str, now_ms: int, *, object_lock: bool = False
+) -> BucketRecord:
+    """With `object_lock`, versioning is enabled from the start. Raises BucketExists, which tells whose it is."""
     existing = get_bucket(txn, name)
     if existing is not None:
         raise BucketExists(name, existing.owner)
     bucket_id = ids.allocate(txn, ids.BUCKET)
-    record = BucketRecord(bucket_id, name, owner, now_ms, txn.sequence)
+    versioning: Versioning = "Enabled" if object_lock else "Off"
+    record = BucketRecord(bucket_id, name, owner, now_ms, txn.sequence, versioning, object_lock)
     txn.put(BUCKET_NAMES, name.encode(), encode_id(bucket_id))
     txn.put(BUCKETS, encode_id(bucket_id), record.encode())
     return record
+
+
+def set_versioning(txn: Transaction, bucket: BucketRecord, versioning: Versioning) -> None:
+    """`bucket` as this transaction found it. Raises VersioningFixed for one with Object Lock, unless it is Enabled."""
+    if versioning != "Enabled" and bucket.object_lock:
+        raise VersioningFixed(bucket.name)
+    _rewrite(txn, bucket, replace(bucket, versioning=versioning))
+
+
+def set_object_lock(txn: Transaction, bucket: BucketRecord, default: DefaultRetention | None) -> None:
+    """Turn Object Lock on, for ever, and set what it gives to new versions. Raises VersioningNeeded.
+
+    `bucket` as this transaction found it. Versions that are there keep what they have.
+    """
+    if bucket.versioning != "Enabled":
+        raise VersioningNeeded(bucket.name)
+    _rewrite(txn, bucket, replace(bucket, object_lock=True, default_retention=default))
+
+
+def _rewrite(txn: Transaction, before: BucketRecord, after: BucketRecord) -> None:
+    if after != before:
+        txn.put(BUCKETS, encode_id(after.id), after.encode())
 
 
 def list_buckets(
@@ -71,7 +104,7 @@ def list_buckets(
 
 
 def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
-    """Remove an empty bucket: its rows, counters, and the uploads in progress with their parts.
+    """Remove an empty bucket: its rows, counters, configurations, and the uploads in progress with their parts.
 
     Raises NoSuchBucket, BucketNotEmpty (objects or versions; as in S3, open uploads do not prevent it). The commit
     has as many deletes as there are uploads and parts: with very many, abort them in batches before.
@@ -82,7 +115,7 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     row = encode_id(record.id)
     if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
         raise BucketNotEmpty(name)
-    for table in (UPLOADS, PARTS, COUNTERS):
+    for table in (UPLOADS, PARTS, COUNTERS, CONFIGS, TOKENS):
         _delete_prefix(txn, table, row)
     txn.delete(BUCKETS, row)
     txn.delete(BUCKET_NAMES, name.encode())

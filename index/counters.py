@@ -1,8 +1,8 @@
 """How many objects a bucket holds and how many bytes: kept in the commits that change them.
 
 One row per bucket and writer (worker process), so that commits of different workers do not meet in one row; a
-writer's own row may be negative, only the sum over writers means something. `logical_bytes` is the sum of the sizes
-of all visible versions.
+writer's own row may be negative, only the sum over writers means something. A version counts whether it is the current
+one of its key or not, and whether or not a delete marker hides it; delete markers themselves do not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class NamesStatistics:
-    objects: int  # visible versions
+    objects: int  # versions, without delete markers
     logical_bytes: int  # the sum of their sizes
     inline_bytes: int  # of those, what lies in records instead of chunks
 
@@ -43,10 +43,10 @@ def statistics(reader: Reader, bucket_id: int | None = None) -> NamesStatistics:
 def count(
     txn: Transaction, bucket_id: int, writer: int, added: ObjectRecord | None, gone: ObjectRecord | None
 ) -> None:
-    """Note, in `writer`'s row, that `added` became visible and `gone` is not any more."""
+    """Note, in `writer`'s row, that `added` is a version now and `gone` is none any more. Delete markers do not count."""
     objects, logical, inline = 0, 0, 0
     for record, sign in ((added, 1), (gone, -1)):
-        if record is not None:
+        if record is not None and not record.delete_marker:
             objects += sign
             logical += sign * record.size
             inline += sign * len(record.inline or b"")

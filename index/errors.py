@@ -48,6 +48,41 @@ class BucketNotEmpty(NamesError):
         self.name = name
 
 
+class VersioningFixed(NamesError):
+    """Versioning of a bucket with Object Lock stays enabled: suspended, a put would overwrite a locked version."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name!r} has Object Lock: its versioning cannot be suspended")
+        self.name = name
+
+
+class VersioningNeeded(NamesError):
+    """Object Lock protects versions, so a bucket must make them first."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name!r} does not have versioning enabled: enable it before Object Lock")
+        self.name = name
+
+
+class NoObjectLock(NamesError):
+    """A version shall be locked in a bucket that does not keep locks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name!r} does not have Object Lock: enable it first")
+        self.name = name
+
+
+class VersionLocked(NamesError):
+    """Object Lock forbids to remove this version, or to shorten its retention. Nothing was changed."""
+
+    def __init__(self, bucket_id: int, key: bytes, version_id: bytes | None) -> None:
+        shown = "null" if version_id is None else version_id.hex()
+        super().__init__(f"version {shown} of {key!r} in bucket {bucket_id} is locked")
+        self.bucket_id = bucket_id
+        self.key = key
+        self.version_id = version_id
+
+
 class NoSuchKey(NamesError):
     def __init__(self, bucket_id: int, key: bytes) -> None:
         super().__init__(f"bucket {bucket_id} has no object {key!r}")

@@ -30,6 +30,7 @@ from index.keys import MAX_OBJECT_KEY_BYTES, decode_id, inverted, successor
 from index.records import decode_listing
 from index.tables import OBJECTS, UPLOADS, VERSIONS
 from index.uploads import parse_upload_id
+from index.versions import VERSION_ID_BYTES, null_sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from index.kv import Reader
 
 NULL_VERSION = b""  # as a version id marker: the version without an id
-VERSION_ID_BYTES = 16  # commit sequence u64, then 8 random bytes: ids of a key sort by age
+_NEWER_THAN_ALL = (1 << 64) - 1
 
 
 class VersionRow(NamedTuple):
@@ -107,7 +108,8 @@ def list_versions(
     """All versions, by key, the newest first; without versioning, each object as its null version.
 
     Goes on after all of `key_marker`, or, given `version_id_marker` (16 bytes or NULL_VERSION), after that version of
-    it: with the older ones. That version need not exist any more. Raises InvalidMarker.
+    it: with the older ones. That version need not exist any more; a null version that does not has left no trace of its
+    place, so then all versions of its key follow: some may come again, none is left out. Raises InvalidMarker.
     """
     stop = successor(prefix)
 
@@ -243,11 +245,9 @@ def _version_rows(reader: Reader, bucket_id: int, start: bytes, stop: bytes | No
 
 def _older_versions(reader: Reader, bucket_id: int, key: bytes, marker: bytes) -> Iterator[VersionRow]:
     """The versions of one key that come after the one with id `marker`."""
-    sequence = _sequence_of(reader, bucket_id, key, marker)
-    if not sequence:
-        return
     row = tree.find_row(reader, OBJECTS, bucket_id, key)
     current = None if row is None else reader.get(OBJECTS, row)
+    sequence = _sequence_of(reader, bucket_id, key, marker, current)
     if current is not None and decode_listing(current).sequence < sequence:
         yield VersionRow(key, current, latest=True)
     newest = None if current is not None else next(tree.suffixes(reader, VERSIONS, bucket_id, key), None)
@@ -255,17 +255,17 @@ def _older_versions(reader: Reader, bucket_id: int, key: bytes, marker: bytes) -
         yield VersionRow(key, value, latest=newest is not None and suffix == newest[0])
 
 
-def _sequence_of(reader: Reader, bucket_id: int, key: bytes, marker: bytes) -> int:
-    """The sequence of a version, from its id; of the null version, from its record (0 if there is none)."""
+def _sequence_of(reader: Reader, bucket_id: int, key: bytes, marker: bytes, current: bytes | None) -> int:
+    """The sequence of a version, from its id; of the null version, from where it is."""
     if len(marker) == VERSION_ID_BYTES:
         return decode_id(marker[:8])
     if marker != NULL_VERSION:
         raise InvalidMarker(marker.hex())
-    for row in _version_rows(reader, bucket_id, key, key + b"\x00"):
-        listing = decode_listing(row.value)
-        if listing.version_id is None:
-            return listing.sequence
-    return 0
+    if current is not None:
+        head = decode_listing(current)
+        if head.version_id is None:
+            return head.sequence
+    return null_sequence(reader, bucket_id, key) or _NEWER_THAN_ALL
 
 
 def _later_uploads(reader: Reader, bucket_id: int, key: bytes, marker: str) -> Iterator[UploadRow]:

@@ -24,6 +24,7 @@ from index.values import (
     Checksum,
     ChecksumAlgorithm,
     ChecksumType,
+    DefaultRetention,
     PartSummary,
     Retention,
     RetentionMode,
@@ -32,10 +33,13 @@ from index.values import (
     code_of,
     decode_ascii,
     decode_checksum,
-    decode_flag,
+    decode_default_retention,
+    decode_hold,
     decode_parts,
     decode_retention,
     encode_checksum,
+    encode_default_retention,
+    encode_hold,
     encode_parts,
     encode_retention,
     join_etag,
@@ -52,6 +56,7 @@ __all__ = [
     "Checksum",
     "ChecksumAlgorithm",
     "ChecksumType",
+    "DefaultRetention",
     "Listing",
     "ObjectRecord",
     "PartRecord",
@@ -93,13 +98,19 @@ _PARTS: Final = 7
 _TAGS: Final = 8
 _RETENTION: Final = 9
 _LEGAL_HOLD: Final = 10
+_ACL: Final = 14  # 11 to 13 are an upload's own
 
 _DELETE_MARKER: Final = 0x01
 
 # kind, version, head length, flags, flags | checksum algorithm, type | owner length, version id length |
 # parts in the ETag | domain | sequence, modified_ms, size | MD5 | new_stored_bytes
 OBJECT: Final = Layout(
-    "object", ord("O"), 1, struct.Struct(">BBBBBBBBBHIQQQ16sQ"), _DELETE_MARKER, frozenset(range(1, 11))
+    "object",
+    ord("O"),
+    1,
+    struct.Struct(">BBBBBBBBBHIQQQ16sQ"),
+    _DELETE_MARKER,
+    frozenset((*range(1, 11), 14)),
 )
 # The same bytes as LIST reads them: the first four as one number.
 _unpack_listing: Final = struct.Struct(">IxBBBBH4xQQQ16s").unpack_from
@@ -131,7 +142,8 @@ class ObjectRecord:
     domain: int = 0
     tags: Pairs = ()
     retention: Retention | None = None
-    legal_hold: bool = False
+    legal_hold: bool | None = None  # None: never set, which S3 tells from off
+    acl: Pairs = ()  # (grantee, permission); none: private
 
     @property
     def parts(self) -> tuple[PartSummary, ...]:
@@ -175,7 +187,8 @@ class ObjectRecord:
                     (_PARTS, self.part_table or None),
                     (_TAGS, encode_pairs(self.tags)),
                     (_RETENTION, encode_retention(self.retention)),
-                    (_LEGAL_HOLD, b"\x01" if self.legal_hold else None),
+                    (_LEGAL_HOLD, encode_hold(self.legal_hold)),
+                    (_ACL, encode_pairs(self.acl)),
                 )
             )
         return b"".join((head, owner, version_id, fields))
@@ -214,7 +227,8 @@ class ObjectRecord:
                 domain,
                 decode_pairs(fields.get(_TAGS)),
                 decode_retention(fields.get(_RETENTION)),
-                decode_flag(fields.get(_LEGAL_HOLD)),
+                decode_hold(fields.get(_LEGAL_HOLD)),
+                decode_pairs(fields.get(_ACL)),
             )
 
 
@@ -224,23 +238,26 @@ def decode_listing(value: bytes) -> Listing:
         (start, algorithm, kind, owner_bytes, version_bytes, etag_parts, sequence, modified_ms, size,
          digest) = _unpack_listing(value)  # fmt: skip
         owner_end = _USUAL_HEAD_BYTES + owner_bytes
-        if start != _USUAL or version_bytes or owner_end > len(value):
+        version_end = owner_end + version_bytes
+        if start != _USUAL or version_end > len(value):
             return _decode_unusual_listing(value)
         etag = digest.hex()
         if etag_parts:
             etag = f"{etag}-{etag_parts}"
         owner = value[_USUAL_HEAD_BYTES:owner_end].decode()
+        version_id = value[owner_end:version_end] if version_bytes else None
+        kinds = _ALGORITHM_OF[algorithm], _TYPE_OF[kind]
         # Listing(...) would take a third longer: its __new__ is a Python function.
         return tuple.__new__(
             Listing,
-            (sequence, modified_ms, size, etag, owner, None, False, _ALGORITHM_OF[algorithm], _TYPE_OF[kind]),
+            (sequence, modified_ms, size, etag, owner, version_id, False, *kinds),
         )
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise CorruptRecord(OBJECT.name, f"its head: {error}") from error
 
 
 def _decode_unusual_listing(value: bytes) -> Listing:
-    """With a version id, a longer head, flags; or damaged."""
+    """With a longer head, flags; or damaged."""
     OBJECT.refuse(value)
     (_, _, head_bytes, flags, _, algorithm, kind, owner_bytes, version_bytes, etag_parts, _, sequence, modified_ms,
      size, digest, _) = OBJECT.head.unpack_from(value)  # fmt: skip
@@ -266,9 +283,22 @@ def _decode_unusual_listing(value: bytes) -> Listing:
 
 _NAME: Final = 1
 _OWNER: Final = 2
+_DEFAULT_RETENTION: Final = 3
+
+# An incompatible flag: a program that does not know Object Lock must not open the bucket.
+_OBJECT_LOCK: Final = 0x01
+
+_CONFIGURED: Final = 0x01  # compatible: who does not know of configurations need not look for them
 
 # kind, version, head length, flags, flags | versioning | id, created_ms, sequence
-BUCKET: Final = Layout("bucket", ord("B"), 1, struct.Struct(">BBBBBBQQQ"), 0, frozenset((_NAME, _OWNER)))
+BUCKET: Final = Layout(
+    "bucket",
+    ord("B"),
+    1,
+    struct.Struct(">BBBBBBQQQ"),
+    _OBJECT_LOCK,
+    frozenset((_NAME, _OWNER, _DEFAULT_RETENTION)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +309,11 @@ class BucketRecord:
     created_ms: int
     sequence: int = 0
     versioning: Versioning = "Off"
+    object_lock: bool = False  # once set, for ever; versioning is then Enabled
+    default_retention: DefaultRetention | None = None
+    configured: bool = (
+        False  # it has a row in idx.configs; kept by `index.configs`, spares every request the look
+    )
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -287,20 +322,28 @@ class BucketRecord:
                 BUCKET.kind,
                 BUCKET.version,
                 BUCKET.head.size,
-                0,
-                0,
+                _OBJECT_LOCK if self.object_lock else 0,
+                _CONFIGURED if self.configured else 0,
                 VERSIONING.index(self.versioning),
                 self.id,
                 self.created_ms,
                 self.sequence,
             )
-            return head + BUCKET.encode_fields(((_NAME, self.name.encode()), (_OWNER, self.owner.encode())))
+            return head + BUCKET.encode_fields(
+                (
+                    (_NAME, self.name.encode()),
+                    (_OWNER, self.owner.encode()),
+                    (_DEFAULT_RETENTION, encode_default_retention(self.default_retention)),
+                )
+            )
 
     @classmethod
     def decode(cls, value: bytes) -> BucketRecord:
         """Raises CorruptRecord, UnsupportedRecord."""
         BUCKET.refuse(value)
-        _, _, head_bytes, _, _, versioning, bucket_id, created_ms, sequence = BUCKET.head.unpack_from(value)
+        _, _, head_bytes, flags, compatible, versioning, bucket_id, created_ms, sequence = (
+            BUCKET.head.unpack_from(value)
+        )
         fields = BUCKET.decode_fields(value, head_bytes)
         with decoding(BUCKET.name):
             return cls(
@@ -310,6 +353,9 @@ class BucketRecord:
                 created_ms,
                 sequence,
                 VERSIONING[versioning],
+                bool(flags & _OBJECT_LOCK),
+                decode_default_retention(fields.get(_DEFAULT_RETENTION)),
+                bool(compatible & _CONFIGURED),
             )
 
 
@@ -335,7 +381,18 @@ UPLOAD: Final = Layout(
     struct.Struct(">BBBBBBBQQ"),
     0,
     frozenset(
-        (_CONTENT_TYPE, _HEADERS, _METADATA, _TAGS, _RETENTION, _LEGAL_HOLD, _KEY, _UPLOAD_ID, _UPLOAD_OWNER)
+        (
+            _CONTENT_TYPE,
+            _HEADERS,
+            _METADATA,
+            _TAGS,
+            _RETENTION,
+            _LEGAL_HOLD,
+            _KEY,
+            _UPLOAD_ID,
+            _UPLOAD_OWNER,
+            _ACL,
+        )
     ),
 )
 
@@ -356,7 +413,8 @@ class UploadRecord:
     checksum_type: ChecksumType | None = None
     tags: Pairs = ()
     retention: Retention | None = None
-    legal_hold: bool = False
+    legal_hold: bool | None = None  # None: never set, which S3 tells from off
+    acl: Pairs = ()  # (grantee, permission); none: private
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -379,10 +437,11 @@ class UploadRecord:
                     (_METADATA, encode_pairs(self.metadata)),
                     (_TAGS, encode_pairs(self.tags)),
                     (_RETENTION, encode_retention(self.retention)),
-                    (_LEGAL_HOLD, b"\x01" if self.legal_hold else None),
+                    (_LEGAL_HOLD, encode_hold(self.legal_hold)),
                     (_KEY, self.key),
                     (_UPLOAD_ID, self.upload_id.encode()),
                     (_UPLOAD_OWNER, self.owner.encode()),
+                    (_ACL, encode_pairs(self.acl)),
                 )
             )
 
@@ -406,7 +465,8 @@ class UploadRecord:
                 choice_of(TYPES, kind),
                 decode_pairs(fields.get(_TAGS)),
                 decode_retention(fields.get(_RETENTION)),
-                decode_flag(fields.get(_LEGAL_HOLD)),
+                decode_hold(fields.get(_LEGAL_HOLD)),
+                decode_pairs(fields.get(_ACL)),
             )
 
 

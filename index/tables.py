@@ -11,9 +11,24 @@ BUCKETS: Final = "idx.buckets"  # bucket id -> BucketRecord
 BUCKET_NAMES: Final = "idx.bucket_names"  # name -> bucket id
 OBJECTS: Final = "idx.objects"  # key path -> ObjectRecord: the version that LIST shows
 VERSIONS: Final = "idx.versions"  # key path + inverted sequence -> ObjectRecord: all the others
+NULL_VERSIONS: Final = "idx.null_versions"  # key path -> sequence of the null version, if it is in VERSIONS
 UPLOADS: Final = "idx.uploads"  # key path + upload id -> UploadRecord
 PARTS: Final = "idx.parts"  # bucket id + upload id + part number -> PartRecord
 COUNTERS: Final = "idx.counters"  # bucket id + writer number -> objects, logical bytes
+CONFIGS: Final = "idx.configs"  # bucket id + name -> configuration of a bucket
+TOKENS: Final = "idx.tokens"  # bucket id + client token -> the request that it was used for
 META: Final = "idx.meta"  # allocators of bucket ids and node ids
 
-TABLES: Final = (BUCKETS, BUCKET_NAMES, OBJECTS, VERSIONS, UPLOADS, PARTS, COUNTERS, META)
+TABLES: Final = (
+    BUCKETS,
+    BUCKET_NAMES,
+    OBJECTS,
+    VERSIONS,
+    NULL_VERSIONS,
+    UPLOADS,
+    PARTS,
+    COUNTERS,
+    CONFIGS,
+    TOKENS,
+    META,
+)

@@ -20,6 +20,7 @@ ChecksumAlgorithm = Literal[
 ]
 ChecksumType = Literal["COMPOSITE", "FULL_OBJECT"]
 RetentionMode = Literal["GOVERNANCE", "COMPLIANCE"]
+RetentionUnit = Literal["Days", "Years"]
 Versioning = Literal["Off", "Enabled", "Suspended"]
 
 C = TypeVar("C", bound=str)
@@ -28,6 +29,7 @@ C = TypeVar("C", bound=str)
 ALGORITHMS: Final[tuple[ChecksumAlgorithm, ...]] = get_args(ChecksumAlgorithm)
 TYPES: Final[tuple[ChecksumType, ...]] = get_args(ChecksumType)
 _MODES: Final[tuple[RetentionMode, ...]] = get_args(RetentionMode)
+_UNITS: Final[tuple[RetentionUnit, ...]] = get_args(RetentionUnit)
 VERSIONING: Final[tuple[Versioning, ...]] = get_args(Versioning)
 
 
@@ -63,6 +65,15 @@ class PartSummary:
 class Retention:
     mode: RetentionMode
     until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRetention:
+    """What a bucket with Object Lock gives to a version that comes without a retention of its own."""
+
+    mode: RetentionMode
+    count: int
+    unit: RetentionUnit
 
 
 # --- ETags ---------------------------------------------------------------------------------------------------
@@ -143,6 +154,7 @@ def decode_checksum(algorithm_code: int, type_code: int, text: str | None) -> Ch
 # --- Retention and flags -------------------------------------------------------------------------------------
 
 _RETENTION: Final = struct.Struct(">BQ")  # mode, until_ms
+_DEFAULT: Final = struct.Struct(">BBI")  # mode, unit, count
 
 
 def decode_ascii(field: bytes | None) -> str | None:
@@ -165,7 +177,27 @@ def decode_retention(field: bytes | None) -> Retention | None:
     return Retention(mode, until_ms)
 
 
-def decode_flag(field: bytes | None) -> bool:
-    if field not in (None, b"\x01"):
-        raise ValueError("a flag is one byte, 01")
-    return field is not None
+def encode_default_retention(default: DefaultRetention | None) -> bytes | None:
+    if default is None:
+        return None
+    return _DEFAULT.pack(code_of(_MODES, default.mode), code_of(_UNITS, default.unit), default.count)
+
+
+def decode_default_retention(field: bytes | None) -> DefaultRetention | None:
+    if field is None:
+        return None
+    mode_code, unit_code, count = _DEFAULT.unpack(field)
+    mode, unit = choice_of(_MODES, mode_code), choice_of(_UNITS, unit_code)
+    if mode is None or unit is None:
+        raise ValueError("default retention without a mode or a unit")
+    return DefaultRetention(mode, count, unit)
+
+
+def encode_hold(hold: bool | None) -> bytes | None:
+    return None if hold is None else bytes((hold,))
+
+
+def decode_hold(field: bytes | None) -> bool | None:
+    if field not in (None, b"\x00", b"\x01"):
+        raise ValueError("a legal hold is one byte, 00 or 01")
+    return None if field is None else field == b"\x01"

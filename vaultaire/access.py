@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 __all__ = [
+    "ANONYMOUS",
     "ROLES",
     "ROOT_TENANT",
     "TABLES",
@@ -173,9 +174,18 @@ class Principal:
     def can_write(self) -> bool:
         return self.role != "read-only"
 
+    @property
+    def anonymous(self) -> bool:
+        """Nobody's key: whoever sends requests without a signature."""
+        return not self.access_key
+
     def reaches(self, tenant: str) -> bool:
         """Whether what belongs to `tenant` is open to this key at all (its role still limits what it may do)."""
         return self.root or self.tenant == tenant
+
+
+# Stands where a request has no key. It has no role to limit it and no tenant; what it may do, a bucket says.
+ANONYMOUS = Principal("", "", "", "read-write")
 
 
 @dataclass(frozen=True, slots=True)

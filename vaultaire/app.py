@@ -1,8 +1,8 @@
 """The web application: our own pages under `/-/` through Quart, everything else straight to the S3 handler.
 
 What it guarantees: an S3 request never meets Quart's router, Request or Response (they decode and normalise paths and
-cost five times the rest of the request); "/-/" cannot shadow a bucket, as no bucket name begins with "-". A request
-to one of our pages brings no body.
+cost five times the rest of the request); "/-/" cannot shadow a bucket, as no bucket name begins with "-", nor a key:
+on a bucket's own host every path is a key. A request to one of our pages brings no body.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from quart import Response
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from vaultaire.s3.addressing import bucket_of_host
 from vaultaire.server import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from vaultaire.connection import AsgiApp
 
@@ -34,7 +35,7 @@ class FrontConnection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         scope: Any = self.scope
-        if not scope["raw_path"].startswith(OURS):
+        if not scope["raw_path"].startswith(OURS) or self.app.is_bucket_host(scope["headers"]):
             await self.app.s3(scope, receive, send)
         elif _brings_body(scope["headers"]):
             # Quart keeps a body in memory, as fast as it comes.
@@ -52,17 +53,28 @@ def _brings_body(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 class VaultaireApp(QuartTrio):
-    """`s3` handles all that is not under `/-/`; `ready` tells whether requests would succeed now."""
+    """`s3` handles all that is not under `/-/`, and everything on a host `bucket.DOMAIN` of `domains`.
+
+    `ready` tells whether requests would succeed now.
+    """
 
     asgi_http_class = FrontConnection
 
-    def __init__(self, s3: AsgiApp, *, ready: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, s3: AsgiApp, *, ready: Callable[[], bool] = lambda: True, domains: Sequence[str] = ()
+    ) -> None:
         super().__init__("vaultaire", static_folder=None)
         self.s3 = s3
         self.stop = Stop()  # the worker's: `stop.request(75)` makes the supervisor restart the whole store
         self._ready = ready
+        self._domains = domains
         self.add_url_rule("/-/healthz", view_func=self._healthz, methods=["GET"])
         self.add_url_rule("/-/readyz", view_func=self._readyz, methods=["GET"])
+
+    def is_bucket_host(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Whether the request names a bucket by its host: then every path is a key, ours included."""
+        hosts = (value for name, value in headers if name == b"host")
+        return bucket_of_host(next(hosts, b"").decode("latin-1"), self._domains) is not None
 
     async def _healthz(self) -> Response:
         """This process answers."""

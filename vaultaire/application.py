@@ -105,6 +105,7 @@ class WorkerLifespan:
             threads=Threads(),
             clock=time.time,
             on_damage=on_damage,
+            domains=app.settings.domains,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
@@ -121,7 +122,7 @@ class WorkerApp(VaultaireApp):
     asgi_lifespan_class = WorkerLifespan  # type: ignore[assignment]  # the same protocol, another lifespan
 
     def __init__(self, settings: ServeConfig) -> None:
-        super().__init__(_not_started)
+        super().__init__(_not_started, domains=settings.domains)
         self.settings = settings
 
 

@@ -28,6 +28,7 @@ class ServeConfig:
     head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
     grace_seconds: float = 10.0  # from SIGTERM to exit
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
+    domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
 
     @property
     def tls(self) -> bool:
@@ -43,4 +44,5 @@ class ServeConfig:
         for name in ("data", "tls_cert", "tls_key"):
             if fields[name] is not None:
                 fields[name] = Path(fields[name])
+        fields["domains"] = tuple(fields["domains"])
         return cls(**fields)

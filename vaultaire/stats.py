@@ -1,6 +1,6 @@
 """The numbers users ask for, by their exact definitions.
 
-* `logical_bytes`: sizes of all visible versions.
+* `objects`, `logical_bytes`: number and sizes of all versions, whether current or not, without delete markers.
 * `unique_bytes`: raw bytes of placed chunks, plus objects kept inline.
 * `stored_bytes`: written (not preallocated) bytes of packs, plus LMDB pages in use.
 * `overhead_bytes`: journal and checkpoints; shown apart, never hidden, never in the ratios.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cas.manifest import Manifest
 from index.buckets import list_buckets
 from index.counters import statistics as name_statistics
-from index.objects import iterate_objects
+from index.versions import iterate_versions
 
 if TYPE_CHECKING:
     from index.kv import Reader
@@ -77,7 +77,7 @@ def collect(store: Store) -> StoreStatistics:
 def _bucket(store: Store, reader: Reader, bucket: BucketRecord) -> BucketStatistics:
     names = name_statistics(reader, bucket.id)
     marked = store.chunks.marker(reader)
-    for _key, record in iterate_objects(reader, bucket.id):
+    for _key, record in iterate_versions(reader, bucket.id):
         if record.manifest is not None:
             marked.add(Manifest.decode(record.manifest))
     return BucketStatistics(

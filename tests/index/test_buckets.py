@@ -5,17 +5,32 @@ from __future__ import annotations
 import pytest
 
 from index import counters, tree
-from index.buckets import create_bucket, delete_bucket, get_bucket, list_buckets
-from index.errors import BucketExists, BucketNotEmpty, CorruptRecord, NoSuchBucket
+from index.buckets import (
+    create_bucket,
+    delete_bucket,
+    get_bucket,
+    list_buckets,
+    set_object_lock,
+    set_versioning,
+)
+from index.errors import (
+    BucketExists,
+    BucketNotEmpty,
+    CorruptRecord,
+    NoSuchBucket,
+    VersioningFixed,
+    VersioningNeeded,
+)
 from index.keys import inverted
 from index.kv import MAX_KEY_BYTES
 from index.memory_kv import MemoryKv
-from index.objects import delete_object, put_object
-from index.records import ObjectRecord, PartRecord, UploadRecord
+from index.records import DefaultRetention, ObjectRecord, PartRecord, UploadRecord
 from index.tables import BUCKETS, META, TABLES, VERSIONS
 from index.uploads import create_upload, put_part
+from index.versions import Change, delete_object, put_object
 
 MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+CHANGE = Change(4, 1, b"8 random")
 
 
 @pytest.fixture
@@ -61,8 +76,8 @@ def test_deleting_removes_every_row(kv):
     record = create(kv, "photos")
 
     def fill_and_empty(txn):
-        put_object(txn, record.id, b"k" * 900, ObjectRecord(3, 1, MD5, "o", inline=b"abc"), writer=4)
-        delete_object(txn, record.id, b"k" * 900, writer=5)
+        put_object(txn, record, b"k" * 900, ObjectRecord(3, 1, MD5, "o", inline=b"abc"), CHANGE)
+        delete_object(txn, record, b"k" * 900, "o", Change(5, 1, b"8 random"))
         upload = UploadRecord(upload_id="", key=b"u" * 900, owner="o", initiated_ms=1)
         stored = create_upload(txn, record.id, upload, b"8 random")
         put_part(txn, record.id, upload.key, stored.upload_id, PartRecord(1, 1, MD5, 1, b"m"))
@@ -74,7 +89,7 @@ def test_deleting_removes_every_row(kv):
 
 def test_deleting_keeps_the_neighbours(kv):
     first, second = create(kv, "first"), create(kv, "second")
-    kv.commit(lambda txn: put_object(txn, second.id, b"k", ObjectRecord(3, 1, MD5, "o", inline=b"abc"), 1))
+    kv.commit(lambda txn: put_object(txn, second, b"k", ObjectRecord(3, 1, MD5, "o", inline=b"abc"), CHANGE))
     kv.commit(lambda txn: delete_bucket(txn, "first"))
     with kv.snapshot() as reader:
         assert get_bucket(reader, "second") == second
@@ -85,10 +100,10 @@ def test_deleting_keeps_the_neighbours(kv):
 def test_a_bucket_with_an_object_or_a_version_is_not_deleted(kv):
     record = create(kv, "photos")
     value = ObjectRecord(3, 1, MD5, "o", inline=b"abc")
-    kv.commit(lambda txn: put_object(txn, record.id, b"k" * 900, value, writer=1))
+    kv.commit(lambda txn: put_object(txn, record, b"k" * 900, value, CHANGE))
     with pytest.raises(BucketNotEmpty):
         kv.commit(lambda txn: delete_bucket(txn, "photos"))
-    kv.commit(lambda txn: delete_object(txn, record.id, b"k" * 900, writer=1))
+    kv.commit(lambda txn: delete_object(txn, record, b"k" * 900, "o", CHANGE))
     kv.commit(
         lambda txn: txn.put(
             VERSIONS, tree.make_row(txn, VERSIONS, record.id, b"k") + inverted(1), value.encode()
@@ -146,3 +161,42 @@ def test_a_name_without_its_record_is_corrupt(kv):
     kv.commit(lambda txn: txn.delete(BUCKETS, record.id.to_bytes(8, "big")))
     with kv.snapshot() as reader, pytest.raises(CorruptRecord):
         get_bucket(reader, "photos")
+
+
+# --- Versioning and Object Lock --------------------------------------------------------------------------------
+
+
+def found(kv, name="photos"):
+    with kv.snapshot() as reader:
+        return get_bucket(reader, name)
+
+
+def test_versioning_is_off_until_it_is_set_and_survives(kv):
+    assert create(kv, "photos").versioning == "Off"
+    for versioning in ("Enabled", "Suspended", "Enabled"):
+        kv.commit(lambda txn, v=versioning: set_versioning(txn, get_bucket(txn, "photos"), v))
+        assert found(kv).versioning == versioning
+
+
+def test_object_lock_needs_versioning_and_then_holds_it(kv):
+    create(kv, "photos")
+    for versioning in ("Off", "Suspended"):
+        kv.commit(lambda txn, v=versioning: set_versioning(txn, get_bucket(txn, "photos"), v))
+        with pytest.raises(VersioningNeeded):
+            kv.commit(lambda txn: set_object_lock(txn, get_bucket(txn, "photos"), None))
+    kv.commit(lambda txn: set_versioning(txn, get_bucket(txn, "photos"), "Enabled"))
+    default = DefaultRetention("COMPLIANCE", 3, "Years")
+    kv.commit(lambda txn: set_object_lock(txn, get_bucket(txn, "photos"), default))
+    assert (found(kv).object_lock, found(kv).default_retention) == (True, default)
+    for versioning in ("Suspended", "Off"):
+        with pytest.raises(VersioningFixed):
+            kv.commit(lambda txn, v=versioning: set_versioning(txn, get_bucket(txn, "photos"), v))
+    kv.commit(lambda txn: set_versioning(txn, get_bucket(txn, "photos"), "Enabled"))
+    kv.commit(lambda txn: set_object_lock(txn, get_bucket(txn, "photos"), None))
+    assert (found(kv).object_lock, found(kv).default_retention) == (True, None)
+
+
+def test_a_bucket_made_with_object_lock_is_versioned_from_the_start(kv):
+    record = kv.commit(lambda txn: create_bucket(txn, "photos", "o", 1, object_lock=True))
+    assert (record.object_lock, record.versioning) == (True, "Enabled")
+    assert found(kv) == record

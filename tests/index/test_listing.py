@@ -10,7 +10,7 @@ from index import keys, listing, tree
 from index.errors import InvalidMarker
 from index.memory_kv import MemoryKv
 from index.records import ObjectRecord, UploadRecord
-from index.tables import OBJECTS, TABLES, VERSIONS
+from index.tables import NULL_VERSIONS, OBJECTS, TABLES, VERSIONS
 from index.uploads import create_upload, remove_upload
 from tests.strategies import bounds, object_keys, short_bytes
 
@@ -265,6 +265,9 @@ def versioned(history: dict[bytes, list[ObjectRecord]]) -> MemoryKv:
             for record in older:
                 row = tree.make_row(txn, VERSIONS, BUCKET, key) + keys.inverted(record.sequence)
                 txn.put(VERSIONS, row, record.encode())
+                if record.version_id is None:
+                    row = tree.make_row(txn, NULL_VERSIONS, BUCKET, key)
+                    txn.put(NULL_VERSIONS, row, keys.encode_id(record.sequence))
 
     kv.commit(put_all)
     return kv
@@ -353,6 +356,13 @@ def test_a_version_marker_whose_version_is_gone_still_tells_where_to_go_on():
             page = listing.list_versions(reader, BUCKET, key_marker=b"a", version_id_marker=version_id(gone))
             assert [sequence for _, sequence, _ in shown(page)] == expected
             assert [latest for _, _, latest in shown(page)] == [s == 5 for s in expected]
+
+
+def test_after_a_null_version_that_is_gone_no_version_of_its_key_is_left_out():
+    kv = versioned({b"a": [version(1), version(3)], b"b": [version(4)]})
+    with kv.snapshot() as reader:
+        page = listing.list_versions(reader, BUCKET, key_marker=b"a", version_id_marker=listing.NULL_VERSION)
+    assert [sequence for _, sequence, _ in shown(page)] == [3, 1, 4]
 
 
 def test_a_key_marker_outside_the_prefix_shows_none_of_its_versions():

@@ -1,4 +1,4 @@
-"""Objects: the current version per key, and counters that always agree with it."""
+"""Objects of a bucket without versioning: one version per key, and counters that always agree with it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from index import counters
 from index.counters import NamesStatistics, statistics
 from index.errors import CorruptRecord, InvalidKey
 from index.memory_kv import MemoryKv
-from index.objects import delete_object, get_object, put_object
-from index.records import ObjectRecord
+from index.objects import get_object
+from index.records import BucketRecord, ObjectRecord
 from index.tables import COUNTERS, META, TABLES
+from index.versions import Change, Deletion, delete_object, put_object
 
 BUCKET = 2
+RECORD_OF_BUCKET = BucketRecord(BUCKET, "b", "tenant", 1)
+NOTHING = Deletion(marker=False, version_id=None)
 RECORD = ObjectRecord(3, 1, "d41d8cd98f00b204e9800998ecf8427e", "tenant", inline=b"abc")
 
 
@@ -24,11 +27,14 @@ def kv() -> MemoryKv:
 
 
 def put(kv, key, record=RECORD, writer=1, bucket_id=BUCKET):
-    return kv.commit(lambda txn: put_object(txn, bucket_id, key, record, writer))
+    bucket = BucketRecord(bucket_id, "b", "tenant", 1)
+    change = Change(writer, 1, b"8 random")
+    return kv.commit(lambda txn: put_object(txn, bucket, key, record, change))
 
 
 def delete(kv, key, writer=1):
-    return kv.commit(lambda txn: delete_object(txn, BUCKET, key, writer))
+    change = Change(writer, 1, b"8 random")
+    return kv.commit(lambda txn: delete_object(txn, RECORD_OF_BUCKET, key, "tenant", change))
 
 
 def get(kv, key):
@@ -45,14 +51,12 @@ def count(kv, bucket_id=None):
 def test_an_object_is_put_read_replaced_and_deleted(kv, key):
     assert get(kv, key) is None
     assert put(kv, key) is None
-    first = replace(RECORD, sequence=1)
-    assert get(kv, key) == first
-    assert put(kv, key, replace(RECORD, size=10)) == first
-    second = replace(RECORD, size=10, sequence=2)
-    assert get(kv, key) == second
-    assert delete(kv, key) == second
+    assert get(kv, key) == replace(RECORD, sequence=1)
+    assert put(kv, key, replace(RECORD, size=10)) is None
+    assert get(kv, key) == replace(RECORD, size=10, sequence=2)
+    assert delete(kv, key) == NOTHING
     assert get(kv, key) is None
-    assert delete(kv, key) is None
+    assert delete(kv, key) == NOTHING
     with kv.snapshot() as reader:
         assert [t for t in TABLES if t not in (META, COUNTERS) and list(reader.scan(t))] == []
 
@@ -101,8 +105,9 @@ def test_a_failed_commit_changes_neither_object_nor_counter(kv):
     put(kv, b"a")
 
     def fail(txn):
-        put_object(txn, BUCKET, b"b" * 900, RECORD, 1)
-        delete_object(txn, BUCKET, b"a", 1)
+        change = Change(1, 1, b"8 random")
+        put_object(txn, RECORD_OF_BUCKET, b"b" * 900, RECORD, change)
+        delete_object(txn, RECORD_OF_BUCKET, b"a", "tenant", change)
         raise KeyError
 
     with pytest.raises(KeyError):
@@ -110,11 +115,6 @@ def test_a_failed_commit_changes_neither_object_nor_counter(kv):
     assert get(kv, b"b" * 900) is None
     assert get(kv, b"a") == replace(RECORD, sequence=1)
     assert count(kv) == NamesStatistics(1, 3, 3)
-
-
-def test_a_delete_marker_cannot_be_the_current_object(kv):
-    with pytest.raises(ValueError, match="delete marker"):
-        put(kv, b"a", ObjectRecord(0, 1, "", "o", delete_marker=True))
 
 
 @pytest.mark.parametrize("key", [b"", b"k" * 1025])

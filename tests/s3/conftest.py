@@ -7,6 +7,7 @@ import random
 import re
 import socket
 import sys
+import zlib
 from typing import TYPE_CHECKING, NoReturn
 
 import boto3
@@ -194,6 +195,26 @@ def root(server: Server) -> Caller:
     """Hand-made requests as the root key."""
     assert server.alive(), f"the server has ended:\n{server.log_text()[-4000:]}"
     return make_caller(server)
+
+
+SECRET = "a-secret-for-the-tests-of-tenants-00001"
+
+
+@pytest.fixture
+def new_key(server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., Caller]]:
+    """`new_key(tenant, role)`: a caller with a new key of that tenant."""
+    made: list[str] = []
+
+    def make(tenant: str, role: str = "read-write") -> Caller:
+        access_key = f"K{zlib.crc32(request.node.nodeid.encode()):010}{len(made):02}"
+        key = ("--tenant", tenant, "--role", role, "--access-key", access_key, "--secret-key", SECRET)
+        server.cli("key", "create", *key)
+        made.append(access_key)
+        return make_caller(server, access_key, SECRET)
+
+    yield make
+    for access_key in made:
+        server.cli("key", "delete", access_key, check=False)
 
 
 _bucket_numbers = iter(range(1_000_000))

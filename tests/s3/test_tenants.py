@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import replace
 
 import pytest
 
-from tests.s3.conftest import make_caller, new_bucket_name
+from tests.s3.conftest import SECRET, new_bucket_name
 from tests.s3.wire import assert_error
-
-SECRET = "a-secret-for-the-tests-of-tenants-00001"
-
-
-@pytest.fixture
-def new_key(server, request):
-    """`new_key(tenant, role)`: a caller with a new key of that tenant."""
-    made = []
-
-    def make(tenant: str, role: str = "read-write"):
-        access_key = f"K{zlib.crc32(request.node.nodeid.encode()):010}{len(made):02}"
-        server.cli(
-            "key",
-            "create",
-            "--tenant",
-            tenant,
-            "--role",
-            role,
-            "--access-key",
-            access_key,
-            "--secret-key",
-            SECRET,
-        )
-        made.append(access_key)
-        return make_caller(server, access_key, SECRET)
-
-    yield make
-    for access_key in made:
-        server.cli("key", "delete", access_key, check=False)
 
 
 def buckets_of(caller) -> list[str]:

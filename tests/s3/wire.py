@@ -268,6 +268,15 @@ class Caller:
         """Sign, send on a connection of its own, read the answer. Arguments as for `sign`."""
         return self.exchange(self.sign(method, path, **rest))  # type: ignore[arg-type]
 
+    def anonymous(
+        self, method: str, path: str, *, query: str = "", headers: Pairs = (), body: bytes = b""
+    ) -> Answer:
+        """Send it without any signature, as a browser or a stranger does."""
+        sent = [("Host", self.host), *headers]
+        if body or method in ("PUT", "POST"):
+            sent.append(("Content-Length", str(len(body))))
+        return self.exchange(Request(method, f"{path}?{query}" if query else path, tuple(sent), body))
+
     def exchange(self, request: Request) -> Answer:
         with self.connect() as connection:
             connection.send(request.encode())

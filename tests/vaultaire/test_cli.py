@@ -253,9 +253,10 @@ def test_every_option_reaches_the_supervisor(served, data):
     vaultaire(
         *("serve", "--data", data, "--listen", "[::1]:0", "--workers", 3, "--stall-timeout", "5"),
         *("--head-timeout", "2s", "--grace", "1500ms", "--memory-budget", "64MiB"),
+        *("--domain", "S3.Example.org.", "--domain", "localhost", "--domain", "localhost"),
     )
     assert served.configs == [
-        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB),
+        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, ("s3.example.org", "localhost")),
     ]
 
 
@@ -268,9 +269,23 @@ def test_every_option_is_also_an_environment_variable(served, data):
         "VAULTAIRE_HEAD_TIMEOUT": "2",
         "VAULTAIRE_GRACE": "3",
         "VAULTAIRE_MEMORY_BUDGET": "100MiB",
+        "VAULTAIRE_DOMAIN": "a.example b.example",
     }
     vaultaire("serve", env=settings)
-    assert served.configs == [ServeConfig(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB)]
+    domains = ("a.example", "b.example")
+    assert served.configs == [
+        ServeConfig(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB, domains)
+    ]
+
+
+@pytest.mark.parametrize("text", ["*.example.org", "host:9000", "127.0.0.1", ""])
+def test_a_domain_that_is_none_is_refused(served, data, text):
+    assert "is no domain" in vaultaire("serve", "--data", data, f"--domain={text}", status=2).output
+
+
+def test_a_config_crosses_the_process_border(data):
+    config = ServeConfig(data, tls_cert=data / "c", domains=("a.example", "b.example"))
+    assert ServeConfig.from_json(config.to_json()) == config
 
 
 def test_data_directory_is_absolute_and_defaults_to_the_current_folder(served, tmp_path, monkeypatch):
@@ -619,7 +634,14 @@ def test_stats_name_every_bucket():
 
 @pytest.mark.parametrize(
     "command",
-    [["key", "list"], ["key", "create", "--tenant", "t"], ["key", "delete", "k"], ["env"], ["stats"]],
+    [
+        ["key", "list"],
+        ["key", "create", "--tenant", "t"],
+        ["key", "delete", "k"],
+        ["env"],
+        ["stats"],
+        ["lifecycle", "run"],
+    ],
     ids=" ".join,
 )
 def test_command_on_what_is_no_store_says_so_and_exits_2(tmp_path, command):

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from index.buckets import create_bucket, get_bucket
-from index.objects import get_object, put_object
+from index.objects import get_object
 from index.records import ObjectRecord
+from index.versions import Change, put_object
 from vaultaire.errors import NotAStore, StoreError
 from vaultaire.reading import read_all
 from vaultaire.stats import collect
@@ -31,7 +32,7 @@ def put(store, bucket, key, data):
 
     def commit(txn):
         publication.apply(txn)
-        put_object(txn, bucket.id, key, record, store.writer)
+        put_object(txn, bucket, key, record, Change(store.writer, 1, b"8 random"))
 
     store.kv.commit(commit)
     publication.settle(True)

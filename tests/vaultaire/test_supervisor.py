@@ -127,10 +127,11 @@ def test_killed_maintenance_process_is_replaced(start):
 
 def test_poisoned_store_restarts_every_process(start):
     with start("tests.front.maintenance") as front:
+        eventually(lambda: len(front.children()) == 2)  # maintenance starts once the workers are ready
         before, port = front.children(), front.port
         front.get(f"/stop?code={EX_TEMPFAIL}")
         assert front.wait_ready().port == port
-        assert len(front.children()) == 2
+        eventually(lambda: len(front.children()) == 2)
         assert not front.children() & before
 
 

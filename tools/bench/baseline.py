@@ -7,6 +7,7 @@ up to 4 KiB, GET and PUT. Prints "ready" when it listens.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from functools import partial
@@ -19,8 +20,9 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from index.buckets import get_bucket
-from index.objects import get_object, put_object
+from index.objects import get_object
 from index.records import ObjectRecord
+from index.versions import Change, put_object
 from vaultaire.access import Keyring
 from vaultaire.commit import Committer
 from vaultaire.s3 import names, sigv4
@@ -57,8 +59,10 @@ def build(store: Store, keyring: Keyring, committer: Committer) -> QuartTrio:
         etag = digests.check().md5.hex()
         record = ObjectRecord(len(data), int(time.time() * 1000), etag, "root", inline=data)
 
+        change = Change(store.writer, record.modified_ms, os.urandom(8))
+
         def commit(txn) -> None:
-            put_object(txn, get_bucket(txn, name).id, raw_key, record, store.writer)
+            put_object(txn, get_bucket(txn, name), raw_key, record, change)
 
         await committer.commit(commit)
         return Response(b"", headers={"etag": f'"{etag}"'})

@@ -175,20 +175,21 @@ def measure_list(report: Report, work: Path, *, count: int) -> None:
 def fill(data: Path, bucket_name: str, count: int, make_body: Callable[[], bytes]) -> None:
     """Small objects named key-0... by the store's own functions: through HTTP a million would take minutes."""
     from index.buckets import get_bucket
-    from index.objects import put_object
     from index.records import ObjectRecord
+    from index.versions import Change, put_object
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store:
         for first in range(0, count, 2000):
 
             def commit(txn, first=first) -> None:
+                change = Change(store.writer, 1_767_225_600_000, bytes(8))
                 bucket = get_bucket(txn, bucket_name)
                 assert bucket is not None
                 for number in range(first, min(first + 2000, count)):
                     body = make_body()
                     etag = hashlib.md5(body).hexdigest()
                     record = ObjectRecord(len(body), 1_767_225_600_000, etag, "root", inline=body)
-                    put_object(txn, bucket.id, b"key-%08d" % number, record, store.writer)
+                    put_object(txn, bucket, b"key-%08d" % number, record, change)
 
             store.kv.commit(commit)

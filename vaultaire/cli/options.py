@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaultaire.s3.addressing import parse_domain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -78,6 +80,18 @@ class ListenAddress(click.ParamType):  # type: ignore[type-arg]  # generic only 
                 ctx,
             )
         return host, int(port)
+
+
+class Domain(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """s3.example.org: a name in DNS, without port, in lower case."""
+
+    name = "name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        domain = parse_domain(str(value).strip())
+        if domain is None:
+            self.fail(f"{value!r} is no domain; write for example s3.example.org", param, ctx)
+        return domain
 
 
 def _absolute(_: click.Context, __: click.Parameter, value: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vaultaire.cli.endpoint import Endpoint, plan_endpoint, read_endpoint, url_of, write_endpoint
-from vaultaire.cli.options import ByteSize, Duration, ListenAddress, data_option
+from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, data_option
 from vaultaire.cli.output import Failure, own_command, print_lines, version
 from vaultaire.cli.welcome import Start, welcome
 from vaultaire.config import MIB, ServeConfig
@@ -106,6 +106,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     show_envvar=True,
     help="Memory for everything that is held for clients, per worker.",
 )
+@click.option(
+    "--domain",
+    "domains",
+    type=Domain(),
+    multiple=True,
+    envvar="VAULTAIRE_DOMAIN",
+    show_envvar=True,
+    help="Serve buckets as hosts BUCKET.NAME too; may be given several times.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -118,6 +127,7 @@ def command(
     head_timeout: float,
     grace: float,
     memory_budget: int,
+    domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
 
@@ -139,6 +149,7 @@ def command(
         head_timeout_seconds=head_timeout,
         grace_seconds=grace,
         memory_budget_bytes=memory_budget,
+        domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()
     _check_certificate(config)

@@ -83,7 +83,12 @@ def _parse_length(text: str | None, name: bytes) -> int | None:
 
 
 def new_upload(
-    call: Call, plan: BodyPlan, digests: Digests, *, inline_max_bytes: int = INLINE_MAX_BYTES
+    call: Call,
+    plan: BodyPlan,
+    digests: Digests,
+    *,
+    inline_max_bytes: int = INLINE_MAX_BYTES,
+    max_bytes: int = MAX_PUT_BYTES,
 ) -> Upload:
     """An upload; its `with` raises BudgetExhausted."""
     services = call.services
@@ -94,7 +99,7 @@ def new_upload(
         services.threads,
         decoder=plan.decoder,
         digests=digests,
-        max_bytes=MAX_PUT_BYTES,
+        max_bytes=max_bytes,
         inline_max_bytes=inline_max_bytes,
     )
 

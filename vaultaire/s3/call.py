@@ -7,10 +7,14 @@ returns. It never writes to the connection, never builds an error body, never op
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
+from index.versions import NONCE_BYTES, Change
+from vaultaire.s3.addressing import object_url
+from vaultaire.s3.authorize import NO_RULES, Rules, decide, load_rules
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from vaultaire.access import Keyring, Principal
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.s3.facts import Facts
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
     from vaultaire.threads import Threads
@@ -49,6 +54,7 @@ class Services:
     clock: Callable[[], float]  # unix seconds
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     region: str = "us-east-1"
+    domains: tuple[str, ...] = ()  # whose subdomains are buckets
 
 
 @dataclass(slots=True)
@@ -68,7 +74,7 @@ class Response:
 
 @dataclass(slots=True)
 class Call:
-    """One authenticated request."""
+    """One authenticated (or knowingly anonymous) request, whose operation is allowed."""
 
     services: Services
     scheme: str
@@ -82,6 +88,11 @@ class Call:
     verified: Verified
     principal: Principal
     receive: Receive
+    rules: Rules = NO_RULES  # of `found_bucket`
+    address: str | None = None  # the client's IP address
+    facts: Facts | None = None  # of the request, for conditions; gathered when first needed
+    admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
+    virtual: bool = False  # the bucket was named by the host, not by the path
 
     @property
     def store(self) -> Store:
@@ -92,6 +103,35 @@ class Call:
 
     def now_ms(self) -> int:
         return int(self.services.clock() * 1000)
+
+    def object_url(self) -> str:
+        """Where the object of this request is, in the style of address that the client used."""
+        assert self.bucket_name is not None
+        assert self.key is not None
+        host = self.header(b"host") or ""
+        return object_url(self.scheme, host, self.bucket_name, self.key, virtual=self.virtual)
+
+    def change(self) -> Change:
+        """What a change of versions is told of this request; drawn before the commit, whose function may run twice.
+
+        GOVERNANCE retention is bypassed by an admin key of the bucket's tenant (or of root) that says so, unless the
+        bucket's policy denies it: for anybody else the header counts for nothing, and the lock decides.
+        """
+        bypass = self.may_bypass(self.key, self.query.get("versionId"))
+        return Change(self.store.writer, self.now_ms(), os.urandom(NONCE_BYTES), bypass)
+
+    def writing_tenant(self, bucket: BucketRecord) -> str:
+        """Whose is what this request makes in `bucket`: what anonymous clients write belongs to the bucket's owner."""
+        return bucket.owner if self.principal.anonymous else self.principal.tenant
+
+    def may_bypass(self, key: bytes | None, version_id: str | None) -> bool:
+        """Whether GOVERNANCE retention of that version does not hold against this request. Not inside a commit."""
+        if (self.header(b"x-amz-bypass-governance-retention") or "").lower() != "true":
+            return False
+        bucket = self.found_bucket
+        if self.principal.role != "admin" or bucket is None or not self.principal.reaches(bucket.owner):
+            return False
+        return self.allows("s3:BypassGovernanceRetention", key, version_id)
 
     def require_bucket(self) -> BucketRecord:
         """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""
@@ -106,9 +146,53 @@ class Call:
     def _allowed(self, name: str | None, record: BucketRecord | None) -> BucketRecord:
         if record is None:
             raise S3Error("NoSuchBucket", bucket=name)
-        if record.owner != self.principal.tenant and not self.principal.root:
+        # By id: a bucket that another tenant made meanwhile under this name is not the one that was asked for.
+        if not self.principal.reaches(record.owner) and record.id not in self.admitted:
             raise S3Error("AccessDenied")
         return record
+
+    # -- rights; see `vaultaire.s3.authorize`
+
+    def admit(self, bucket: BucketRecord) -> None:
+        """From here on `bucket` may be used: the caller has been authorised for what it does with it."""
+        self.admitted.add(bucket.id)
+
+    def allows(
+        self,
+        action: str,
+        key: bytes | None = None,
+        version_id: str | None = None,
+        request_tags: tuple[tuple[str, str], ...] | None = None,
+    ) -> bool:
+        """Whether the caller may do `action` to this request's bucket or `key` in it. Not inside a commit."""
+        bucket = self.found_bucket
+        if bucket is None:
+            raise S3Error("NoSuchBucket", bucket=self.bucket_name)
+        if self.rules.policy is None and self.principal.reaches(bucket.owner):
+            return True
+        return decide(self, bucket, self.rules, action, key, version_id, request_tags)
+
+    def require(
+        self,
+        action: str,
+        key: bytes | None = None,
+        version_id: str | None = None,
+        request_tags: tuple[tuple[str, str], ...] | None = None,
+    ) -> None:
+        """As `allows`. Raises AccessDenied; on return the bucket may be used."""
+        if not self.allows(action, key, version_id, request_tags):
+            raise S3Error("AccessDenied")
+        assert self.found_bucket is not None
+        self.admit(self.found_bucket)
+
+    def source(self, reader: Reader, name: str) -> tuple[BucketRecord, Rules]:
+        """Another bucket to read from, and its rules. Nothing is decided yet. Raises NoSuchBucket."""
+        record = get_bucket(reader, name)
+        if record is None:
+            raise S3Error("NoSuchBucket", bucket=name)
+        return record, load_rules(reader, record, own=self.principal.reaches(record.owner))
+
+    # -- effects
 
     async def commit(self, fn: Callable[[Transaction], T], publications: Sequence[Publication] = ()) -> T:
         """Durable on return; see `vaultaire.commit`."""

@@ -1,10 +1,12 @@
 """The checksums S3 knows, one interface for all; and how those of parts become that of an object.
 
-CRC32, SHA-1, SHA-256 and MD5 come from zlib and hashlib, CRC32C and CRC64NVME from awscrt; all are C and take
-memoryviews. What a request asked for is `vaultaire.s3.expected`.
+CRC32, the SHAs and MD5 come from zlib and hashlib, CRC32C and CRC64NVME from awscrt, the XXHASHes (seed 0, digests in
+big-endian order, as S3 shows them) from xxhash; all are C and take memoryviews. What a request asked for is
+`vaultaire.s3.expected`.
 
 A multipart object's checksum is COMPOSITE (the checksum of the parts' raw checksums, with `-N`) or FULL_OBJECT, which
-for the CRCs follows from the parts' values and lengths alone (`combine`): no byte is read again.
+for the CRCs follows from the parts' values and lengths alone (`combine`): no byte is read again. It does not for the
+others, so S3 has them COMPOSITE only. An object put whole has a FULL_OBJECT checksum, whatever the algorithm.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
@@ -19,6 +21,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import xxhash
 from awscrt.checksums import crc32c, crc64nvme
 
 if TYPE_CHECKING:
@@ -35,6 +38,11 @@ class Algorithm(Enum):
     CRC64NVME = "CRC64NVME"
     SHA1 = "SHA1"
     SHA256 = "SHA256"
+    SHA512 = "SHA512"
+    MD5 = "MD5"
+    XXHASH64 = "XXHASH64"
+    XXHASH3 = "XXHASH3"  # XXH3 with 64 bits
+    XXHASH128 = "XXHASH128"  # XXH3 with 128 bits
 
     @property
     def header(self) -> str:
@@ -63,6 +71,11 @@ _DIGEST_BYTES = {
     Algorithm.CRC64NVME: 8,
     Algorithm.SHA1: 20,
     Algorithm.SHA256: 32,
+    Algorithm.SHA512: 64,
+    Algorithm.MD5: 16,
+    Algorithm.XXHASH64: 8,
+    Algorithm.XXHASH3: 8,
+    Algorithm.XXHASH128: 16,
 }
 _TYPES: dict[Algorithm, tuple[ChecksumType, ...]] = {
     Algorithm.CRC32: ("COMPOSITE", "FULL_OBJECT"),
@@ -70,6 +83,11 @@ _TYPES: dict[Algorithm, tuple[ChecksumType, ...]] = {
     Algorithm.CRC64NVME: ("FULL_OBJECT",),
     Algorithm.SHA1: ("COMPOSITE",),
     Algorithm.SHA256: ("COMPOSITE",),
+    Algorithm.SHA512: ("COMPOSITE",),
+    Algorithm.MD5: ("COMPOSITE",),
+    Algorithm.XXHASH64: ("COMPOSITE",),
+    Algorithm.XXHASH3: ("COMPOSITE",),
+    Algorithm.XXHASH128: ("COMPOSITE",),
 }
 # Reflected: bit 0 is the highest power of x.
 _POLYNOMIALS = {
@@ -80,7 +98,7 @@ _POLYNOMIALS = {
 
 
 class Engine(Protocol):
-    """A running checksum. One thread at a time; large updates release the GIL (hashlib, zlib)."""
+    """A running checksum. One thread at a time; large updates release the GIL (hashlib, zlib, xxhash)."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
 
@@ -112,6 +130,16 @@ def new_engine(algorithm: Algorithm) -> Engine:
             return hashlib.sha1(usedforsecurity=False)
         case Algorithm.SHA256:
             return hashlib.sha256()
+        case Algorithm.SHA512:
+            return hashlib.sha512()
+        case Algorithm.MD5:
+            return new_md5()
+        case Algorithm.XXHASH64:
+            return xxhash.xxh64()
+        case Algorithm.XXHASH3:
+            return xxhash.xxh3_64()
+        case Algorithm.XXHASH128:
+            return xxhash.xxh3_128()
 
 
 def new_md5() -> Engine:

@@ -76,6 +76,23 @@ def check_copy_source(fields: Mapping[bytes, str], current: Current) -> None:
         raise failed(f"x-amz-copy-source-{_title(problem)}")
 
 
+def check_rename(fields: Mapping[bytes, str], source: Current, destination: Current | None) -> None:
+    """RenameObject: `x-amz-rename-source-if-*` of the source, the plain ones of what is at the destination now.
+
+    Every failure is PreconditionFailed. If-Match and If-Modified-Since ask for a destination that exists.
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_RenameObject.html
+    """
+    problem = _first_failure(fields, b"x-amz-rename-source-", source)
+    if problem is not None:
+        raise failed(f"x-amz-rename-source-{_title(problem)}")
+    if destination is not None:
+        problem = _first_failure(fields, b"", destination)
+    else:
+        problem = next((name for name in ("if-match", "if-modified-since") if name.encode() in fields), None)
+    if problem is not None:
+        raise failed(_title(problem))
+
+
 def _first_failure(fields: Mapping[bytes, str], prefix: bytes, current: Current) -> str | None:
     match = fields.get(prefix + b"if-match")
     if match is not None:

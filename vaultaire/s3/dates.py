@@ -99,6 +99,24 @@ def _parse_iso(text: str) -> int | None:
         return None
 
 
+def parse_iso_ms(text: str) -> int | None:
+    """Milliseconds of an ISO 8601 date and time; None for anything else. Fractions of one are rounded up.
+
+    Without an offset it is UTC. A date alone is no instant. Up: a version kept until then is not let go before.
+    """
+    text = text.strip()
+    if len(text) > 64 or "T" not in text:
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+    return -(-since // datetime.timedelta(milliseconds=1))
+
+
 def _seconds(moment: datetime.datetime) -> int | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 _PREFIX = b"x-amz-checksum-"
 _NOT_VALUES = frozenset((b"x-amz-checksum-algorithm", b"x-amz-checksum-mode", b"x-amz-checksum-type"))
-# Known to newer SDKs, not computed here: said clearly, instead of dropping a client's integrity check.
-_UNSUPPORTED = frozenset(("SHA512", "MD5", "XXHASH64", "XXHASH3", "XXHASH128"))
-_SUPPORTED_TEXT = "[CRC32, CRC32C, CRC64NVME, SHA1, SHA256]"
+_SUPPORTED_TEXT = f"[{', '.join(algorithm.value for algorithm in Algorithm)}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def parse_expected(
 ) -> Expected:
     """Of a request with a body. `payload_sha256` is the claim's; `trailing`: the payload kind has trailers.
 
-    Raises InvalidDigest, InvalidRequest, NotImplemented.
+    Raises InvalidDigest, InvalidRequest.
     """
     stated = _header_value(fields)
     trailer = _trailer_algorithm(fields, trailing=trailing)
@@ -99,7 +97,7 @@ def parse_content_md5(fields: Mapping[bytes, str]) -> bytes | None:
 
 
 def parse_upload_checksum(fields: Mapping[bytes, str]) -> UploadChecksum | None:
-    """Of CreateMultipartUpload: `x-amz-checksum-algorithm` and `-type`. Raises InvalidRequest, NotImplemented."""
+    """Of CreateMultipartUpload: `x-amz-checksum-algorithm` and `-type`. Raises InvalidRequest."""
     named = fields.get(b"x-amz-checksum-algorithm")
     kind = parse_checksum_type(fields)
     if named is None:
@@ -133,19 +131,15 @@ def parse_checksum_type(fields: Mapping[bytes, str]) -> ChecksumType | None:
 
 
 def parse_algorithm(name: str) -> Algorithm:
-    """An algorithm's name, in any case. Raises InvalidRequest, or NotImplemented for those S3 has and we have not."""
-    upper = name.strip().upper()
+    """An algorithm's name, in any case. Raises InvalidRequest."""
     try:
-        return Algorithm(upper)
+        return Algorithm(name.strip().upper())
     except ValueError:
-        pass
-    if upper in _UNSUPPORTED:
-        raise _unsupported(upper)
-    raise S3Error(
-        "InvalidRequest",
-        "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
-        f"{_SUPPORTED_TEXT}",
-    )
+        raise S3Error(
+            "InvalidRequest",
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
+            f"{_SUPPORTED_TEXT}",
+        ) from None
 
 
 def parse_object_checksum(fields: Mapping[bytes, str]) -> tuple[Algorithm, str] | None:
@@ -182,14 +176,12 @@ def _checksum_header(fields: Mapping[bytes, str]) -> tuple[Algorithm, str] | Non
 
 def _value_algorithm(header: str) -> Algorithm:
     """The algorithm of a header or trailer `x-amz-checksum-<name>`."""
-    name = header[len(_PREFIX) :].upper()
     try:
-        return Algorithm(name)
+        return Algorithm(header[len(_PREFIX) :].upper())
     except ValueError:
-        pass
-    if name in _UNSUPPORTED:
-        raise _unsupported(name)
-    raise S3Error("InvalidRequest", "The algorithm type you specified in x-amz-checksum- header is invalid.")
+        raise S3Error(
+            "InvalidRequest", "The algorithm type you specified in x-amz-checksum- header is invalid."
+        ) from None
 
 
 def _trailer_algorithm(fields: Mapping[bytes, str], *, trailing: bool) -> Algorithm | None:
@@ -207,8 +199,6 @@ def _check_sdk_algorithm(fields: Mapping[bytes, str], algorithm: Algorithm | Non
     if named is None:
         return
     upper = named.upper()
-    if upper in _UNSUPPORTED:
-        raise _unsupported(upper)
     if algorithm is None:
         if upper not in {known.value for known in Algorithm}:
             raise _invalid("x-amz-sdk-checksum-algorithm")
@@ -234,7 +224,9 @@ class Digests:
         self._md5: Engine = checksums.new_md5()
         self.engines: list[Engine] = [self._md5]
         self._checksum = None
-        if self._algorithm is not None:
+        if self._algorithm is Algorithm.MD5:
+            self._checksum = self._md5  # the ETag's own
+        elif self._algorithm is not None:
             self._checksum = self._add(self._algorithm)
         self._sha256 = None
         if expected.payload_sha256 is not None:
@@ -311,10 +303,3 @@ def _several() -> S3Error:
 
 def _invalid(header: str) -> S3Error:
     return S3Error("InvalidRequest", f"Value for {header} header is invalid.")
-
-
-def _unsupported(name: str) -> S3Error:
-    return S3Error(
-        "NotImplemented",
-        f"Checksum algorithm {name} is not supported by this server. Please use one of: {_SUPPORTED_TEXT}",
-    )

@@ -186,27 +186,34 @@ _REFUSED_PREFIXES = (
     b"x-amz-server-side-encryption-customer-",
     b"x-amz-copy-source-server-side-encryption-customer-",
 )
-_REFUSED = frozenset((b"x-amz-write-offset-bytes",))
-_LOCK_HEADERS = frozenset(
-    (b"x-amz-object-lock-mode", b"x-amz-object-lock-retain-until-date", b"x-amz-object-lock-legal-hold")
+_REFUSED = frozenset(
+    (
+        b"x-amz-write-offset-bytes",
+        b"x-amz-server-side-encryption-aws-kms-key-id",
+        b"x-amz-server-side-encryption-context",
+    )
 )
+_KMS = ("aws:kms", "aws:kms:dsse", "aws:fsx")
 
 
 def refuse_broken_promises(fields: Mapping[bytes, str]) -> None:
     """Raises for headers whose silent neglect would break what the client relies on.
 
-    Keys of its own (SSE-C) and KMS keys: the data would lie there unencrypted. Appending: it would overwrite. A
-    retention: it would not be kept. Other unknown `x-amz-*` headers are ignored, for newer clients send new ones.
+    Keys of its own (SSE-C) and KMS keys: the data would lie there unencrypted. Appending: it would
+    overwrite. Other unknown `x-amz-*` headers are ignored, for newer clients send new ones.
     """
     for name in fields:
         if not name.startswith(b"x-amz-"):
             continue
         if name in _REFUSED or name.startswith(_REFUSED_PREFIXES):
             raise S3Error("NotImplemented", extra={"Header": name.decode("latin-1")})
-        if name in _LOCK_HEADERS:
-            raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
-    if fields.get(b"x-amz-server-side-encryption", "AES256") != "AES256":
+    algorithm = fields.get(b"x-amz-server-side-encryption", "AES256")
+    if algorithm in _KMS:
         raise S3Error("NotImplemented", extra={"Header": "x-amz-server-side-encryption"})
+    if algorithm != "AES256":
+        raise invalid_argument(
+            "The encryption method specified is not supported", "x-amz-server-side-encryption", algorithm
+        )
 
 
 # --- request ids ---------------------------------------------------------------------------------------------------

@@ -74,6 +74,17 @@ def split_path(raw_path: bytes) -> tuple[str | None, bytes | None]:
     return bucket.decode("ascii"), key or None
 
 
+def parse_key(raw_key: bytes) -> bytes | None:
+    """A key as it came in a path; None if there is none. Raises InvalidURI, KeyTooLongError."""
+    try:
+        key = percent.decode(raw_key)
+    except percent.MalformedEscape:
+        raise S3Error("InvalidURI") from None
+    if key:
+        check_key(key)
+    return key or None
+
+
 @dataclass(frozen=True, slots=True)
 class CopySource:
     """Where a copy reads from. The bucket's name is valid; `version_id` is None for the current version."""

@@ -1,9 +1,9 @@
 """S3 over ASGI: authenticate, find the operation, run it, write its answer once.
 
-For every request, in this order: an id; the path and query as they came on the wire; the operation; the signature;
-the rights of the key; then the operation itself, which alone may read the body. So nothing unauthenticated changes
-anything, and a refused upload has sent no byte of its body (the connection sends `100 Continue` when the body is
-first read).
+For every request, in this order: an id; the path and query as they came on the wire; the signature, if there is one; the
+operation; the right to it (`authorize`); then the operation itself, which alone may read the body. So nothing
+unauthorised changes anything, and a refused upload has sent no byte of its body (the connection sends `100 Continue`
+when the body is first read). Preflights (OPTIONS) come before all that: browsers send them without credentials.
 
 Every answer carries `x-amz-request-id` and `x-amz-id-2`; an error's body names the same ids. What the layers below
 raise is translated in one table; anything unknown is logged with the request id and answered as InternalError.
@@ -21,21 +21,31 @@ from index.errors import (
     BucketExists,
     BucketNotEmpty,
     InvalidMarker,
+    NamesError,
+    NoObjectLock,
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
+    VersioningFixed,
+    VersioningNeeded,
+    VersionLocked,
 )
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
-from index.objects import get_object as find_object
+from vaultaire.access import ANONYMOUS
 from vaultaire.budget import BudgetExhausted
 from vaultaire.commit import CommitterEnded
 from vaultaire.ingest import ClientGone
-from vaultaire.s3 import names, routing, sigv4, stubs, xml
+from vaultaire.s3 import addressing, cors, names, routing, sigv4, stored, stubs
+from vaultaire.s3.actions import NEEDS
+from vaultaire.s3.authorize import NO_RULES, Rules, authorize, load_rules
 from vaultaire.s3.call import Call, Response, Services, xml_response
 from vaultaire.s3.errors import S3Error, to_xml
-from vaultaire.s3.headers import new_request_id
+from vaultaire.s3.headers import header_map, new_request_id
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
+from vaultaire.s3.operations.locking import lock_missing, version_locked
+from vaultaire.s3.operations.versioning import require_version
+from vaultaire.s3.version_ids import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -49,6 +59,9 @@ if TYPE_CHECKING:
     Send = Callable[[Event], Awaitable[None]]
 
 log = logging.getLogger("vaultaire.s3")
+
+_UNPROVEN = sigv4.Verified("", b"", "", "", "")
+_COPIES = (Operation.COPY_OBJECT, Operation.UPLOAD_PART_COPY)  # there it is the source that is missing
 
 
 class S3Service:
@@ -69,6 +82,8 @@ class S3Service:
             if isinstance(error, CorruptValue | ViewDamaged):
                 self._services.on_damage(error)
             response = self._refusal(scope, translate(error, request_id), request_id)
+        if method != "OPTIONS":
+            response.headers += self._cors_headers(scope)
         response.headers.append((b"x-amz-request-id", request_id.encode()))
         response.headers.append((b"x-amz-id-2", self._host_id.encode()))
         try:
@@ -80,17 +95,18 @@ class S3Service:
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         method, raw_path, raw_query = scope["method"], scope["raw_path"], scope["query_string"]
         services = self._services
+        if method == "OPTIONS":
+            return self._preflight(scope)
         claim = sigv4.parse(method, raw_path, raw_query, scope["headers"], region=services.region)
-        bucket, key = names.split_path(raw_path)
-        principal, verified, found = self._authenticate(claim, bucket)
+        host = claim.headers.get(b"host", "")
+        bucket, key, virtual = addressing.split_address(host, raw_path, services.domains)
+        query = routing.parse_query(raw_query)
+        principal, verified, found, rules = self._authenticate(claim, bucket)
         if bucket is not None:
             names.check_bucket_name(bucket)
-        query = routing.parse_query(raw_query)
         operation = routing.route(method, bucket, key, query, claim.headers)
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
-        if writes and not principal.can_write:
-            raise S3Error("AccessDenied")
         call = Call(
             services,
             scope["scheme"],
@@ -104,26 +120,76 @@ class S3Service:
             verified,
             principal,
             receive,
+            rules=rules,
+            address=scope["client"][0] if scope.get("client") else None,
+            virtual=virtual,
         )
-        if handler is None:
-            return _stub(call, operation)
-        return await handler.run(call)
+        authorize(call, operation, writes=writes)
+        try:
+            return _stub(call, operation) if handler is None else await handler.run(call)
+        except (S3Error, NoSuchKey) as error:
+            if _tells_too_much(call, operation, error):
+                raise S3Error("AccessDenied") from None
+            raise
 
     def _authenticate(
         self, claim: sigv4.Claim, bucket: str | None
-    ) -> tuple[Principal, sigv4.Verified, BucketRecord | None]:
-        """Who asks, the proof, and the bucket as the same snapshot shows it. Raises AccessDenied (anonymous), InvalidAccessKeyId, SignatureDoesNotMatch, ..."""
-        if claim.auth is sigv4.Auth.ANONYMOUS:
-            raise S3Error("AccessDenied")
+    ) -> tuple[Principal, sigv4.Verified, BucketRecord | None, Rules]:
+        """Who asks, the proof, the bucket as the same snapshot shows it, and its rules.
+
+        Without a signature it is ANONYMOUS, who has proven nothing. Raises InvalidAccessKeyId, SignatureDoesNotMatch, ...
+        """
         services = self._services
+        anonymous = claim.auth is sigv4.Auth.ANONYMOUS
+        rules = NO_RULES
         with services.store.kv.snapshot() as reader:
-            principal = services.keyring.lookup(reader, claim.access_key)
+            principal = ANONYMOUS if anonymous else services.keyring.lookup(reader, claim.access_key)
             found = get_bucket(reader, bucket) if bucket is not None else None
+            if found is not None and principal is not None:
+                rules = load_rules(reader, found, own=principal.reaches(found.owner))
+        if anonymous:
+            return ANONYMOUS, _UNPROVEN, found, rules
         secret_key = principal.secret_key if principal is not None else None
         verified = sigv4.verify(claim, secret_key, services.clock())
         if principal is None:  # verify has refused it: this is for the reader, and for whoever changes verify
             raise S3Error("InvalidAccessKeyId")
-        return principal, verified, found
+        return principal, verified, found, rules
+
+    def _preflight(self, scope: Scope) -> Response:
+        """OPTIONS: answered from the bucket's CORS rules alone. Raises AccessForbidden, BadRequest."""
+        fields = header_map(scope["headers"])
+        bucket, _, _ = addressing.split_address(
+            fields.get(b"host", ""), scope["raw_path"], self._services.domains
+        )
+        rules = self._cors_rules(bucket)
+        headers = cors.preflight(
+            rules,
+            fields.get(b"origin"),
+            fields.get(b"access-control-request-method"),
+            fields.get(b"access-control-request-headers"),
+        )
+        return Response(200, headers)
+
+    def _cors_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What a page of another origin needs to be shown this answer, whatever it is; nothing for anyone else."""
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        if origin is None:
+            return []
+        try:
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            bucket, _, _ = addressing.split_address(host, scope["raw_path"], self._services.domains)
+            rules = self._cors_rules(bucket)
+        except (S3Error, KvError, NamesError):  # then the answer itself says so
+            return []
+        return cors.response_headers(rules, origin.decode("latin-1").strip(" \t"), scope["method"])
+
+    def _cors_rules(self, bucket: str | None) -> tuple[cors.CorsRule, ...] | None:
+        if bucket is None:
+            return None
+        names.check_bucket_name(bucket)
+        with self._services.store.kv.snapshot() as reader:
+            found = get_bucket(reader, bucket)
+            return stored.cors_of(reader, found.id) if found is not None and found.configured else None
 
     def _refusal(self, scope: Scope, error: S3Error, request_id: str) -> Response:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
@@ -134,16 +200,20 @@ class S3Service:
         return Response(error.status, [(b"content-type", b"application/xml"), *headers], body)
 
 
+def _tells_too_much(call: Call, operation: Operation, error: S3Error | NoSuchKey) -> bool:
+    """Whether the error tells that an object is not there to someone who may not list the bucket."""
+    if isinstance(error, S3Error) and error.code not in ("NoSuchKey", "NoSuchVersion"):
+        return False
+    return NEEDS[operation].kind == "object" and operation not in _COPIES and not call.allows("s3:ListBucket")
+
+
 def _stub(call: Call, operation: Operation) -> Response:
     """The answer of an operation that is not built: the documented empty form, or NotImplemented."""
     with call.store.kv.snapshot() as reader:
         bucket = call.require_bucket() if call.bucket_name is not None else None
-        key = call.key if operation is not Operation.CORS_PREFLIGHT else None
-        if key is not None and bucket is not None and find_object(reader, bucket.id, key) is None:
-            raise S3Error("NoSuchKey", key=key)
-    if operation in (Operation.GET_BUCKET_ACL, Operation.GET_OBJECT_ACL):
-        assert bucket is not None
-        return xml_response(xml.access_control_policy(bucket.owner))
+        if call.key is not None and bucket is not None:
+            wanted = parse_version(call.query.get("versionId"))
+            require_version(reader, bucket, call.key, wanted, call.method)
     answer = stubs.stub(operation)
     return xml_response(answer.body, answer.status) if answer.body else Response(answer.status)
 
@@ -165,6 +235,20 @@ def translate(error: Exception, request_id: str) -> S3Error:
             return S3Error("NoSuchKey", key=error.key)
         case NoSuchUpload():
             return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
+        case NoObjectLock():
+            return lock_missing()
+        case VersionLocked():
+            return version_locked()
+        case VersioningFixed():
+            return S3Error(
+                "InvalidBucketState",
+                "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+            )
+        case VersioningNeeded():
+            return S3Error(
+                "InvalidBucketState",
+                "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration",
+            )
         case InvalidMarker():
             return S3Error("InvalidArgument", "Invalid marker.", extra={"ArgumentValue": error.marker})
         case NoSpace() | MapFull():

@@ -36,22 +36,27 @@ from vaultaire.s3.sigv4_text import (
     auth_parameters,
     bad_query,
     decoded,
+    form_scope,
     malformed_header,
     parse_authorization,
     parse_expires,
     presigned_scope,
     signed_headers,
+    sigv2,
     sigv4a,
     split_query,
     wrong_region,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 MAX_SKEW_SECONDS = 15 * 60
 DEFAULT_REGION = "us-east-1"  # accepted everywhere: what clients without a configured region sign for
 
+_FORM_FIELDS = frozenset(
+    ("policy", "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "x-amz-signature")
+)
 _HEX = frozenset("0123456789abcdefABCDEF")
 _NO_BODY = sha256().hexdigest()
 
@@ -348,6 +353,74 @@ def verify(claim: Claim, secret: str | None, now: float) -> Verified:
     if not matches:
         raise _mismatch(claim, to_sign)
     return Verified(claim.access_key, key, claim.timestamp, scope, claim.signature)
+
+
+class FormSignature(NamedTuple):
+    """What the fields of a form upload say of its signer; `policy` is the field as it came, which is what is signed."""
+
+    policy: str
+    access_key: str
+    day: str
+    region: str
+    signature: str
+
+
+def parse_form(fields: Mapping[str, str], *, region: str = DEFAULT_REGION) -> FormSignature | None:
+    """The signature in a form's fields (names in lower case); None: the form is anonymous. Raises InvalidArgument.
+
+    Its date is only the scope's: a policy says itself how long it may be used.
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-authentication-HTTPPOST.html
+    """
+    if "awsaccesskeyid" in fields:
+        raise sigv2()
+    if not _FORM_FIELDS & fields.keys():
+        return None
+    for name in ("policy", "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"):
+        if not fields.get(name):
+            raise invalid_argument(
+                f"Bucket POST must contain a field named '{name}'.  "
+                "If it is specified, please check the order of the fields.",
+                name,
+                "",
+            )
+    if "x-amz-security-token" in fields:
+        raise S3Error("InvalidToken")
+    algorithm, timestamp = fields["x-amz-algorithm"], fields["x-amz-date"]
+    if algorithm == "AWS4-ECDSA-P256-SHA256":
+        raise sigv4a()
+    if algorithm != ALGORITHM:
+        raise invalid_argument(f'X-Amz-Algorithm only supports "{ALGORITHM}"', "x-amz-algorithm", algorithm)
+    access_key, day, named = form_scope(fields["x-amz-credential"])
+    if dates.parse_basic(timestamp) is None or timestamp[:8] != day:
+        raise invalid_argument("X-Amz-Date must be a date of the credential's day", "x-amz-date", timestamp)
+    if named != region and named != DEFAULT_REGION:
+        raise invalid_argument(
+            f"Error parsing the X-Amz-Credential parameter; the region '{named}' is wrong; expecting '{region}'",
+            "x-amz-credential",
+            fields["x-amz-credential"],
+        )
+    return FormSignature(fields["policy"], access_key, day, named, fields["x-amz-signature"])
+
+
+def verify_form(form: FormSignature, secret: str | None) -> None:
+    """Proves the policy with the secret of its access key (None: no such key), at the same cost either way.
+
+    Raises InvalidAccessKeyId, SignatureDoesNotMatch.
+    """
+    key = signing_key(secret if secret is not None else _NOBODY, form.day, form.region)
+    expected = hmac.digest(key, form.policy.encode(), "sha256").hex()
+    matches = hmac.compare_digest(expected.encode(), form.signature.encode())
+    if secret is None:
+        raise S3Error("InvalidAccessKeyId", extra={"AWSAccessKeyId": form.access_key})
+    if not matches:
+        raise S3Error(
+            "SignatureDoesNotMatch",
+            extra={
+                "AWSAccessKeyId": form.access_key,
+                "StringToSign": form.policy,
+                "SignatureProvided": form.signature,
+            },
+        )
 
 
 @lru_cache(maxsize=1024)

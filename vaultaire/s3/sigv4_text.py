@@ -83,7 +83,7 @@ def _unsupported(mechanism: str, authorization: str) -> S3Error:
     if mechanism == "AWS4-ECDSA-P256-SHA256":
         return sigv4a()
     if mechanism == "AWS":  # version 2
-        return _sigv2()
+        return sigv2()
     if not mechanism or mechanism == authorization:
         return invalid_argument(
             "Authorization header is invalid -- one and only one ' ' (space) required",
@@ -152,7 +152,7 @@ def split_query(raw_query: bytes) -> tuple[list[tuple[str, str]], bool]:
         name = pair[0]
         # A name that is cased otherwise takes no part in authentication; it must not look as if it did.
         if name in _V2_PARAMETERS:
-            raise _sigv2()
+            raise sigv2()
         if name[:6] in ("X-Amz-", "x-amz-") and name.lower() in _AUTH_LOWER:
             presigned = True
         pairs.append(pair)
@@ -203,6 +203,17 @@ def presigned_scope(credential: str) -> tuple[str, str, str]:
     return scope[0], scope[1], scope[2]
 
 
+def form_scope(credential: str) -> tuple[str, str, str]:
+    """(access key, day, region) of a form's x-amz-credential field. Raises InvalidArgument."""
+    scope = credential.rsplit("/", 4)
+    problem = _scope_problem(scope)
+    if problem is not None:
+        raise invalid_argument(
+            f"Error parsing the X-Amz-Credential parameter; {problem}", "x-amz-credential", credential
+        )
+    return scope[0], scope[1], scope[2]
+
+
 def parse_expires(text: str) -> int:
     if text.startswith("-") and text[1:].isdecimal():
         raise bad_query("X-Amz-Expires must be non-negative")
@@ -242,7 +253,7 @@ def wrong_region(code: str, named: str, region: str) -> S3Error:
     )
 
 
-def _sigv2() -> S3Error:
+def sigv2() -> S3Error:
     return S3Error(
         "InvalidRequest",
         "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",

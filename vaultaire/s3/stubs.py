@@ -20,12 +20,10 @@ class Stub(NamedTuple):
 
 _NOTHING_LISTED = "<IsTruncated>false</IsTruncated>"
 _BODIES: dict[Operation, bytes] = {
-    Operation.GET_BUCKET_VERSIONING: xml.versioning_configuration(None),
     Operation.GET_BUCKET_REQUEST_PAYMENT: xml.request_payment(),
     Operation.GET_BUCKET_LOGGING: xml.empty("BucketLoggingStatus"),
     Operation.GET_BUCKET_NOTIFICATION_CONFIGURATION: xml.empty("NotificationConfiguration"),
     Operation.GET_BUCKET_ACCELERATE_CONFIGURATION: xml.empty("AccelerateConfiguration"),
-    Operation.GET_OBJECT_TAGGING: xml.document("Tagging", "<TagSet></TagSet>"),
     Operation.LIST_BUCKET_ANALYTICS_CONFIGURATIONS: xml.document(
         "ListBucketAnalyticsConfigurationResult", _NOTHING_LISTED
     ),
@@ -41,35 +39,19 @@ _BODIES: dict[Operation, bytes] = {
 }
 
 _ERRORS: dict[Operation, tuple[str, str | None]] = {
-    Operation.GET_BUCKET_POLICY: ("NoSuchBucketPolicy", None),
-    Operation.GET_BUCKET_POLICY_STATUS: ("NoSuchBucketPolicy", None),
-    Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION: ("NoSuchLifecycleConfiguration", None),
-    Operation.GET_BUCKET_TAGGING: ("NoSuchTagSet", None),
-    Operation.GET_BUCKET_CORS: ("NoSuchCORSConfiguration", None),
-    Operation.GET_BUCKET_ENCRYPTION: ("ServerSideEncryptionConfigurationNotFoundError", None),
+    Operation.RESTORE_OBJECT: (
+        "InvalidObjectState",
+        "Restore is not allowed for the object's current storage class",
+    ),
     Operation.GET_BUCKET_WEBSITE: ("NoSuchWebsiteConfiguration", None),
-    Operation.GET_BUCKET_OWNERSHIP_CONTROLS: ("OwnershipControlsNotFoundError", None),
     Operation.GET_BUCKET_REPLICATION: ("ReplicationConfigurationNotFoundError", None),
-    Operation.GET_PUBLIC_ACCESS_BLOCK: ("NoSuchPublicAccessBlockConfiguration", None),
-    Operation.GET_OBJECT_LOCK_CONFIGURATION: ("ObjectLockConfigurationNotFoundError", None),
-    Operation.GET_OBJECT_RETENTION: ("InvalidRequest", "Bucket is missing Object Lock Configuration"),
-    Operation.GET_OBJECT_LEGAL_HOLD: ("InvalidRequest", "Bucket is missing Object Lock Configuration"),
-    Operation.CORS_PREFLIGHT: ("AccessForbidden", None),
 }
 
 # Removing what was never set succeeds on S3.
 _NO_CONTENT = frozenset(
     (
-        Operation.DELETE_BUCKET_CORS,
-        Operation.DELETE_BUCKET_ENCRYPTION,
-        Operation.DELETE_BUCKET_LIFECYCLE,
-        Operation.DELETE_BUCKET_OWNERSHIP_CONTROLS,
-        Operation.DELETE_BUCKET_POLICY,
         Operation.DELETE_BUCKET_REPLICATION,
-        Operation.DELETE_BUCKET_TAGGING,
         Operation.DELETE_BUCKET_WEBSITE,
-        Operation.DELETE_OBJECT_TAGGING,
-        Operation.DELETE_PUBLIC_ACCESS_BLOCK,
     )
 )
 

@@ -17,12 +17,11 @@ from vaultaire.s3.dates import format_iso
 from vaultaire.s3.xml_text import DECLARATION, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from vaultaire.s3.checksums import ChecksumType
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
-_XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 
 class ListedObject(NamedTuple):
@@ -281,17 +280,6 @@ def request_payment() -> bytes:
     return document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")
 
 
-def access_control_policy(owner: str) -> bytes:
-    """The one ACL there is: the owner may do everything."""
-    who = escape(owner)
-    return document(
-        "AccessControlPolicy",
-        f"{_owner(owner)}<AccessControlList><Grant>"
-        f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser"><ID>{who}</ID><DisplayName>{who}</DisplayName>'
-        "</Grantee><Permission>FULL_CONTROL</Permission></Grant></AccessControlList>",
-    )
-
-
 def policy_status(public: bool = False) -> bytes:
     return document("PolicyStatus", f"<IsPublic>{_flag(public)}</IsPublic>")
 
@@ -345,6 +333,15 @@ def complete_multipart_upload(
         f"<Location>{escape(location)}</Location><Bucket>{escape(bucket)}</Bucket><Key>{_plain_name(key)}</Key>"
         f"<ETag>{_quoted(etag)}</ETag>{_checksum(checksum, kind)}",
     )
+
+
+def post_response(location: str, bucket: str, key: bytes, etag: str) -> bytes:
+    """PostResponse: what a form upload with `success_action_status` 201 is answered. S3 gives it no namespace."""
+    content = (
+        f"{_text('Location', location)}{_text('Bucket', bucket)}<Key>{_plain_name(key)}</Key>"
+        f"<ETag>{_quoted(etag)}</ETag>"
+    )
+    return document("PostResponse", content, namespace=False)
 
 
 def list_parts(
@@ -412,6 +409,62 @@ def _upload(upload: ListedUpload, encode: Callable[[bytes], str]) -> str:
         f"{_owner(upload.owner, 'Initiator')}{_owner(upload.owner)}<StorageClass>STANDARD</StorageClass>"
         f"<Initiated>{format_iso(upload.initiated_ms)}</Initiated>"
         f"{_checksum_kind(upload.checksum_algorithm, upload.checksum_type)}</Upload>"
+    )
+
+
+# --- GetObjectAttributes -------------------------------------------------------------------------------------------
+
+
+class AttributePart(NamedTuple):
+    number: int
+    size: int
+    checksum: ChecksumElement | None
+
+
+class AttributeParts(NamedTuple):
+    """Where the object shows its parts one by one: a page of them."""
+
+    marker: int
+    next_marker: int
+    max_parts: int
+    truncated: bool
+    parts: Sequence[AttributePart]
+
+
+def object_attributes(
+    *,
+    etag: str | None,
+    checksum: ChecksumElement | None,
+    checksum_type: ChecksumType | None,
+    parts_count: int | None,
+    parts: AttributeParts | None,
+    storage_class: str | None,
+    size: int | None,
+) -> bytes:
+    """GetObjectAttributesResponse; what is None was not asked for, or is not there. The ETag is not quoted here."""
+    content = _text("ETag", etag)
+    if checksum is not None:
+        content += f"<Checksum>{_checksum(checksum, checksum_type)}</Checksum>"
+    if parts_count is not None:
+        page = "" if parts is None else _attribute_parts(parts)
+        content += f"<ObjectParts><PartsCount>{parts_count}</PartsCount>{page}</ObjectParts>"
+    content += _text("StorageClass", storage_class)
+    if size is not None:
+        content += f"<ObjectSize>{size}</ObjectSize>"
+    return document("GetObjectAttributesResponse", content)
+
+
+def _attribute_parts(page: AttributeParts) -> str:
+    rows = "".join(
+        [
+            f"<Part><PartNumber>{number}</PartNumber><Size>{size}</Size>{_checksum(checksum)}</Part>"
+            for number, size, checksum in page.parts
+        ]
+    )
+    return (
+        f"<PartNumberMarker>{page.marker}</PartNumberMarker>"
+        f"<NextPartNumberMarker>{page.next_marker}</NextPartNumberMarker><MaxParts>{page.max_parts}</MaxParts>"
+        f"<IsTruncated>{_flag(page.truncated)}</IsTruncated>{rows}"
     )
 
 

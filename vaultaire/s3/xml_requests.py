@@ -1,10 +1,6 @@
 """The XML bodies that requests carry, parsed into values. Anything unexpected is MalformedXML.
 
-Hostile input is bounded before it is parsed: bytes, elements, and no DTD at all, so no entity to expand or fetch;
-depth is bounded by the schemas, which nest three levels and are walked without recursion. That is defusedxml's
-`forbid_dtd` in one search, which allows the parser written in C: defusedxml needs the one in Python, ten times as
-slow (0.3 s for 10,000 parts). Bodies are UTF-8, as S3 demands. Elements count by local name, with S3's namespace or
-without: clients send both.
+How a body becomes a tree, and what is refused before, is in `xml_tree`.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html and API_DeleteObjects.html
 """
@@ -12,66 +8,18 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from xml.etree.ElementTree import ParseError, XMLParser
 
 from vaultaire.s3 import checksums
 from vaultaire.s3.checksums import Algorithm
 from vaultaire.s3.conditions import DeleteCondition, delete_condition, normalize_etag
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.names import MAX_KEY_BYTES
+from vaultaire.s3.xml_tree import children as _children
+from vaultaire.s3.xml_tree import fields as _fields
+from vaultaire.s3.xml_tree import parse as _parse
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from xml.etree.ElementTree import Element
-
-MAX_BODY_BYTES = 2 << 20
 MAX_PARTS = 10_000
 MAX_DELETES = 1_000
-_MAX_ELEMENTS = 100_000
-
-
-def _parse(body: bytes, root: str) -> Element:
-    if len(body) > MAX_BODY_BYTES:
-        raise S3Error("MaxMessageLengthExceeded", extra={"MaxMessageLengthBytes": MAX_BODY_BYTES})
-    if not body.strip():
-        raise S3Error("MissingRequestBodyError")
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise S3Error("MalformedXML") from None
-    # Text, not bytes, goes to the parser: whatever encoding the document declares is overruled, so no DOCTYPE can
-    # hide from the search in another one. XML spells it in upper case only.
-    if "<!DOCTYPE" in text or text.count("<") > 2 * _MAX_ELEMENTS:
-        raise S3Error("MalformedXML")
-    parser = XMLParser()
-    try:
-        parser.feed(text)
-        tree: Element = parser.close()
-    except (ParseError, ValueError, LookupError):
-        raise S3Error("MalformedXML") from None
-    if _local(tree.tag) != root:
-        raise S3Error("MalformedXML")
-    return tree
-
-
-def _local(tag: str) -> str:
-    return tag.rpartition("}")[2]
-
-
-def _children(element: Element) -> Iterator[tuple[str, Element]]:
-    for child in element:
-        yield _local(child.tag), child
-
-
-def _fields(element: Element, allowed: frozenset[str]) -> dict[str, str]:
-    """The text of each child. A child that is unknown, doubled or has children of its own is malformed."""
-    found: dict[str, str] = {}
-    for name, child in _children(element):
-        if name not in allowed or name in found or len(child):
-            raise S3Error("MalformedXML")
-        found[name] = child.text or ""
-    return found
 
 
 # --- CompleteMultipartUpload ---------------------------------------------------------------------------------------
@@ -87,14 +35,7 @@ class CompletePart:
 
 
 _CHECKSUM_ELEMENTS = {algorithm.element: algorithm for algorithm in Algorithm}
-_OTHER_CHECKSUMS = (
-    "ChecksumSHA512",
-    "ChecksumMD5",
-    "ChecksumXXHASH64",
-    "ChecksumXXHASH3",
-    "ChecksumXXHASH128",
-)
-_PART_FIELDS = frozenset(("PartNumber", "ETag", *_CHECKSUM_ELEMENTS, *_OTHER_CHECKSUMS))
+_PART_FIELDS = frozenset(("PartNumber", "ETag", *_CHECKSUM_ELEMENTS))
 
 
 def parse_complete_multipart_upload(body: bytes) -> list[CompletePart]:
@@ -131,9 +72,7 @@ def _part_checksum(fields: dict[str, str]) -> tuple[Algorithm, bytes] | None:
     if len(fields) > 1:
         raise _bad_part_checksum()
     element, value = fields.popitem()
-    algorithm = _CHECKSUM_ELEMENTS.get(element)
-    if algorithm is None:
-        raise S3Error("NotImplemented", f"Checksum algorithm {element[8:]} is not supported by this server.")
+    algorithm = _CHECKSUM_ELEMENTS[element]
     digest = checksums.decode(value.strip(), algorithm.digest_bytes)
     if digest is None:
         raise _bad_part_checksum()
@@ -227,3 +166,20 @@ def parse_versioning(body: bytes) -> str:
     if fields.get("MfaDelete", "Disabled") != "Disabled":
         raise S3Error("NotImplemented", "MFA delete is not supported.")
     return fields["Status"]
+
+
+# --- the tagging field of a form -----------------------------------------------------------------------------------
+
+
+def parse_form_tagging(body: bytes) -> list[tuple[str, str]]:
+    """Keys and values of a Tagging document, in its order; their number and length are judged where tags are kept."""
+    pairs: list[tuple[str, str]] = []
+    for name, tag_set in _children(_parse(body, "Tagging")):
+        if name != "TagSet":
+            raise S3Error("MalformedXML")
+        for kind, tag in _children(tag_set):
+            found = _fields(tag, frozenset(("Key", "Value"))) if kind == "Tag" else {}
+            if found.keys() != {"Key", "Value"}:
+                raise S3Error("MalformedXML")
+            pairs.append((found["Key"], found["Value"]))
+    return pairs

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 
+import botocore.session
 import pytest
+from awscrt.checksums import XXHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from index.values import ALGORITHMS
 from vaultaire.s3.checksums import Algorithm, combine, composite, decode, encode, new_engine, new_md5
 
 CRCS = [a for a in Algorithm if "FULL_OBJECT" in a.types]
@@ -18,6 +21,11 @@ CHECK = {
     Algorithm.CRC64NVME: "ae8b14860a799888",
     Algorithm.SHA1: hashlib.sha1(b"123456789").hexdigest(),
     Algorithm.SHA256: hashlib.sha256(b"123456789").hexdigest(),
+    Algorithm.SHA512: hashlib.sha512(b"123456789").hexdigest(),
+    Algorithm.MD5: "25f9e794323b453885f5181f1b624d0b",
+    Algorithm.XXHASH64: "8cb841db40e6ae83",
+    Algorithm.XXHASH3: "72dcb18b67a17dff",
+    Algorithm.XXHASH128: "33119477ede5dcd5e9716427681d5860",
 }
 
 
@@ -32,6 +40,25 @@ def digest(algorithm: Algorithm, *pieces: bytes) -> bytes:
 def test_the_check_value_of_each_algorithm(algorithm):
     assert digest(algorithm, b"1234", b"", b"56789").hex() == CHECK[algorithm]
     assert len(digest(algorithm)) == algorithm.digest_bytes
+
+
+def test_the_algorithms_are_those_of_the_sdk_and_of_the_records():
+    model = botocore.session.get_session().get_service_model("s3")
+    names = {algorithm.value for algorithm in Algorithm}
+    assert names == set(model.shape_for("ChecksumAlgorithm").enum) == set(ALGORITHMS)
+
+
+@given(st.binary(max_size=600))
+def test_xxhash_agrees_with_the_implementation_that_the_sdks_use(data):
+    assert digest(Algorithm.XXHASH64, data) == XXHash.compute_xxhash64(data)
+    assert digest(Algorithm.XXHASH3, data) == XXHash.compute_xxhash3_64(data)
+    assert digest(Algorithm.XXHASH128, data) == XXHash.compute_xxhash3_128(data)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_only_crcs_have_full_object_checksums_of_multipart_uploads(algorithm):
+    assert ("FULL_OBJECT" in algorithm.types) == algorithm.value.startswith("CRC")
+    assert ("COMPOSITE" in algorithm.types) == (algorithm is not Algorithm.CRC64NVME)
 
 
 def test_names_follow_the_algorithm():

@@ -96,6 +96,14 @@ def test_one_sha256_serves_both_uses():
     check({b"x-amz-checksum-sha256": value(Algorithm.SHA256)}, payload_sha256=SHA256)
 
 
+def test_one_md5_serves_the_etag_and_the_checksum():
+    expected = parse_expected({b"x-amz-checksum-md5": value(Algorithm.MD5)})
+    assert len(Digests(expected).engines) == 1
+    computed = check({b"x-amz-checksum-md5": value(Algorithm.MD5)})
+    assert computed.checksum == computed.md5
+    assert refusal({b"x-amz-checksum-md5": value(Algorithm.MD5, b"x")}).code == "BadDigest"
+
+
 def test_the_default_is_computed_only_when_nothing_was_named():
     assert check({}, default=Algorithm.CRC64NVME).algorithm is Algorithm.CRC64NVME
     fields = {b"x-amz-checksum-crc32": value(Algorithm.CRC32)}
@@ -128,11 +136,10 @@ GOOD = value(Algorithm.CRC32)
         ({b"x-amz-trailer": "x-amz-checksum-crc33"}, "InvalidRequest"),
         ({b"x-amz-trailer": "x-amz-meta-a"}, "InvalidRequest"),
         ({b"x-amz-trailer": "x-amz-checksum-crc32,x-amz-checksum-sha1"}, "InvalidRequest"),
-        ({b"x-amz-checksum-sha512": "AAAA"}, "NotImplemented"),
-        ({b"x-amz-checksum-md5": "AAAA"}, "NotImplemented"),
-        ({b"x-amz-checksum-xxhash3": "AAAA"}, "NotImplemented"),
-        ({b"x-amz-trailer": "x-amz-checksum-xxhash128"}, "NotImplemented"),
-        ({b"x-amz-sdk-checksum-algorithm": "XXHASH64"}, "NotImplemented"),
+        ({b"x-amz-checksum-sha512": "AAAA"}, "InvalidRequest"),
+        ({b"x-amz-checksum-xxhash32": "AAAAAA=="}, "InvalidRequest"),
+        ({b"x-amz-trailer": "x-amz-checksum-xxhash256"}, "InvalidRequest"),
+        ({b"x-amz-sdk-checksum-algorithm": "XXHASH64"}, "InvalidRequest"),
     ],
 )
 def test_contradictions_and_unknown_algorithms_are_refused(fields, code):
@@ -173,7 +180,10 @@ def test_an_empty_crc_baked_into_a_presigned_url_is_a_bad_digest():
         ("SHA1", "SOMETHING", "InvalidRequest"),
         (None, "COMPOSITE", "InvalidRequest"),
         ("CRC33", None, "InvalidRequest"),
-        ("SHA512", None, "NotImplemented"),
+        ("SHA512", None, UploadChecksum(Algorithm.SHA512, "COMPOSITE")),
+        ("xxhash3", None, UploadChecksum(Algorithm.XXHASH3, "COMPOSITE")),
+        ("MD5", "FULL_OBJECT", "InvalidRequest"),
+        ("XXHASH128", "FULL_OBJECT", "InvalidRequest"),
     ],
 )
 def test_the_checksum_of_a_multipart_upload(algorithm, kind, expected):

@@ -125,8 +125,6 @@ def test_an_override_cannot_split_the_response(value):
         (b"x-amz-copy-source-server-side-encryption-customer-key", "k", "NotImplemented"),
         (b"x-amz-server-side-encryption", "aws:kms", "NotImplemented"),
         (b"x-amz-write-offset-bytes", "5", "NotImplemented"),
-        (b"x-amz-object-lock-mode", "GOVERNANCE", "InvalidRequest"),
-        (b"x-amz-object-lock-legal-hold", "ON", "InvalidRequest"),
     ],
 )
 def test_promises_that_cannot_be_kept_are_not_made(name, value, code):

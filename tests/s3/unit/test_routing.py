@@ -200,15 +200,7 @@ def test_every_operation_has_a_documented_answer_or_is_not_implemented(operation
 @pytest.mark.parametrize(
     ("target", "code"),
     [
-        ("/b?policy", "NoSuchBucketPolicy"),
-        ("/b?lifecycle", "NoSuchLifecycleConfiguration"),
-        ("/b?tagging", "NoSuchTagSet"),
-        ("/b?cors", "NoSuchCORSConfiguration"),
-        ("/b?encryption", "ServerSideEncryptionConfigurationNotFoundError"),
         ("/b?website", "NoSuchWebsiteConfiguration"),
-        ("/b?object-lock", "ObjectLockConfigurationNotFoundError"),
-        ("/b?ownershipControls", "OwnershipControlsNotFoundError"),
-        ("/b?publicAccessBlock", "NoSuchPublicAccessBlockConfiguration"),
         ("/b?replication", "ReplicationConfigurationNotFoundError"),
     ],
 )
@@ -218,6 +210,6 @@ def test_probes_for_what_nobody_set_are_404(target, code):
     assert (caught.value.code, caught.value.status) == (code, 404)
 
 
-@pytest.mark.parametrize("target", ["versioning", "notification", "logging", "requestPayment", "accelerate"])
+@pytest.mark.parametrize("target", ["notification", "logging", "requestPayment", "accelerate"])
 def test_probes_for_what_is_off_are_empty_configurations(target):
     assert stub(go("GET", f"/b?{target}")).status == 200

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaultaire.s3 import dates, xml
+from vaultaire.s3 import acl, dates, xml
 from vaultaire.s3.xml import ChecksumElement, ListedObject, Listing
 from vaultaire.s3.xml_text import escape
 
@@ -167,7 +167,7 @@ def test_small_bucket_documents():
     assert parsed("GetBucketVersioning", xml.versioning_configuration("Enabled"))["Status"] == "Enabled"
     assert parsed("GetBucketRequestPayment", xml.request_payment())["Payer"] == "BucketOwner"
     assert parsed("GetBucketPolicyStatus", xml.policy_status())["PolicyStatus"] == {"IsPublic": False}
-    (grant,) = parsed("GetObjectAcl", xml.access_control_policy("me"))["Grants"]
+    (grant,) = parsed("GetObjectAcl", acl.format_xml((), "me"))["Grants"]
     assert (grant["Permission"], grant["Grantee"]["Type"], grant["Grantee"]["ID"]) == (
         "FULL_CONTROL",
         "CanonicalUser",

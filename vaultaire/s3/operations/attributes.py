@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from index.values import Checksum
-from vaultaire.s3 import checksums, dates, xml
+from vaultaire.s3 import checksums, dates, tags, xml
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.headers import (
     format_metadata,
@@ -15,11 +15,13 @@ from vaultaire.s3.headers import (
     parse_system,
     refuse_broken_promises,
 )
+from vaultaire.s3.operations.locking import lock_headers, parse_lock_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from index.records import ObjectRecord
+    from index.values import Retention
     from vaultaire.s3.expected import Computed
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"  # S3's own
@@ -47,44 +49,49 @@ _ORDINARY = frozenset(
         b"amz-sdk-request",
     )
 )
-_ACCEPTED_ACLS = ("private", "bucket-owner-full-control", "bucket-owner-read")
+ENCRYPTED = ("x-amz-server-side-encryption", "AES256")  # as it is kept among an object's headers
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
+    """`headers` include the encryption that was asked for or, with `encrypts`, is the bucket's default.
+
+    `retention` and `legal_hold` are what was asked for; what is kept is decided by `locking`.
+    """
+
     content_type: str | None
     headers: tuple[tuple[str, str], ...]
     metadata: tuple[tuple[str, str], ...]
+    tags: tuple[tuple[str, str], ...] = ()
+    retention: Retention | None = None
+    legal_hold: bool | None = None
 
 
-def parse_attributes(fields: Mapping[bytes, str]) -> Attributes:
-    """Raises S3Error; also for headers whose promise this server would not keep."""
-    if not fields.keys() - _ORDINARY:
+def parse_attributes(fields: Mapping[bytes, str], *, encrypts: bool = False) -> Attributes:
+    """Raises S3Error; also for headers whose promise this server would not keep.
+
+    Access control lists are not looked at: see `rights`.
+    """
+    if not encrypts and not fields.keys() - _ORDINARY:
         return Attributes(fields.get(b"content-type") or None, (), ())
     refuse_broken_promises(fields)
-    refuse_grants(fields)
-    if fields.get(b"x-amz-tagging"):
-        raise S3Error("NotImplemented", extra={"Header": "x-amz-tagging"})
     content_type, headers = parse_system(fields)
-    return Attributes(content_type, headers, parse_metadata(fields))
+    if encrypts or b"x-amz-server-side-encryption" in fields:
+        headers = (*headers, ENCRYPTED)
+    retention, legal_hold = parse_lock_headers(fields)
+    metadata = parse_metadata(fields)
+    return Attributes(content_type, headers, metadata, tags.parse_header(fields), retention, legal_hold)
 
 
-def refuse_grants(fields: Mapping[bytes, str]) -> None:
-    """Buckets are owner-enforced: an ACL that grants nothing to others is accepted, any other is refused."""
-    acl = fields.get(b"x-amz-acl")
-    if acl is not None and acl not in _ACCEPTED_ACLS:
-        raise S3Error("AccessControlListNotSupported")
-    if any(name.startswith(b"x-amz-grant-") for name in fields):
-        raise S3Error("AccessControlListNotSupported")
+def encryption_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """What the answer to a write says of the encryption of the object that has `headers`."""
+    return [(ENCRYPTED[0].encode(), ENCRYPTED[1].encode())] if ENCRYPTED in headers else []
 
 
-def check_version(version_id: str | None) -> None:
-    """Without versioning there is one version of an object, `null`. Raises NoSuchVersion, InvalidArgument."""
-    if version_id is None or version_id == "null":
-        return
-    if not version_id:
-        raise S3Error("InvalidArgument", "Version id cannot be the empty string")
-    raise S3Error("NoSuchVersion", extra={"VersionId": version_id})
+def refuse_customer_keys(fields: Mapping[bytes, str]) -> None:
+    """No object here is encrypted with a client's own key: a request that brings one expects what is not there."""
+    if b"x-amz-server-side-encryption-customer-algorithm" in fields:
+        raise S3Error("NotImplemented", extra={"Header": "x-amz-server-side-encryption-customer-algorithm"})
 
 
 def stored_checksum(computed: Computed) -> Checksum | None:
@@ -122,4 +129,6 @@ def object_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
         headers += format_system(record.headers)
     if record.metadata:
         headers += format_metadata(record.metadata)
+    if record.retention is not None or record.legal_hold is not None:
+        headers += lock_headers(record)
     return headers

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from index.buckets import create_bucket as create
 from index.buckets import delete_bucket as delete
 from index.buckets import list_buckets as list_all
+from index.configs import put_config
 from index.errors import BucketExists
-from vaultaire.s3 import xml, xml_requests
+from vaultaire.s3 import acl, bucket_settings, stored, xml, xml_requests
 from vaultaire.s3.body import read_small_body
+from vaultaire.s3.bucket_settings import Ownership
 from vaultaire.s3.call import Call, Response, xml_response
-from vaultaire.s3.errors import S3Error
+from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.parameters import parse_limit
+from vaultaire.s3.operations.rights import normal
 
 if TYPE_CHECKING:
     from index.kv import Transaction
@@ -45,7 +48,7 @@ async def create_bucket(call: Call) -> Response:
     """BucketAlreadyOwnedByYou if the caller's tenant has it, BucketAlreadyExists if another one has."""
     name = call.bucket_name
     assert name is not None
-    _refuse_broken_promises(call)
+    object_lock = _wants_object_lock(call)
     body = await read_small_body(call)
     location = xml_requests.parse_create_bucket(body)
     if location not in (None, call.services.region, "us-east-1"):
@@ -55,9 +58,18 @@ async def create_bucket(call: Call) -> Response:
             extra={"LocationConstraint": location},
         )
     tenant, now_ms = call.principal.tenant, call.now_ms()
+    ownership = bucket_settings.ownership_header(call.headers)
+    grants = normal(acl.parse_headers(call.headers, tenant, tenant) or (), tenant)
+    if grants and not (ownership or Ownership.ENFORCED).lists_count:
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
 
     def commit(txn: Transaction) -> None:
-        create(txn, name, tenant, now_ms)
+        bucket = create(txn, name, tenant, now_ms, object_lock=object_lock)
+        if ownership is not None:
+            document = bucket_settings.format_ownership(ownership)
+            put_config(txn, bucket.id, stored.OWNERSHIP, stored.wrap(document))
+        if grants:
+            put_config(txn, bucket.id, stored.ACL, stored.wrap(acl.format_xml(grants, tenant)))
 
     try:
         await call.commit(commit)
@@ -67,13 +79,12 @@ async def create_bucket(call: Call) -> Response:
     return Response(200, [(b"location", b"/" + name.encode())])
 
 
-def _refuse_broken_promises(call: Call) -> None:
-    """A bucket is private and without Object Lock: who asks for another one must not believe to have got it."""
-    grants = any(name.startswith(b"x-amz-grant-") for name in call.headers)
-    if grants or call.header(b"x-amz-acl") not in (None, "private"):
-        raise S3Error("InvalidBucketAclWithObjectOwnership")
-    if (call.header(b"x-amz-bucket-object-lock-enabled") or "false").lower() != "false":
-        raise S3Error("NotImplemented", extra={"Header": "x-amz-bucket-object-lock-enabled"})
+def _wants_object_lock(call: Call) -> bool:
+    name = b"x-amz-bucket-object-lock-enabled"
+    text = call.header(name) or "false"
+    if text.lower() not in ("true", "false"):
+        raise invalid_argument("Invalid value for Object Lock.", name.decode(), text)
+    return text.lower() == "true"
 
 
 async def head_bucket(call: Call) -> Response:

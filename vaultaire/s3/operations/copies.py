@@ -18,25 +18,34 @@ from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import PartRecord
 from index.uploads import get_upload, put_part
+from index.versions import get_version
+from index.versions import put_object as put
 from vaultaire.s3 import conditions, names, ranges, xml
+from vaultaire.s3.authorize import decide
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.attributes import (
+    ENCRYPTED,
     Attributes,
-    check_version,
     checksum_element,
+    encryption_headers,
     parse_attributes,
+    refuse_customer_keys,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
+from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.versioning import new_version_headers, require_version
+from vaultaire.s3.version_ids import VersionName, format_version, lookup, parse_version
 
 if TYPE_CHECKING:
     from cas.store import Publication
     from index.kv import Reader, Transaction
-    from index.records import ObjectRecord
+    from index.records import BucketRecord, ObjectRecord
     from index.values import Checksum
 
 
@@ -56,27 +65,73 @@ class _Source:
     bucket: str
     key: bytes
     record: ObjectRecord
+    version: VersionName | None  # as the request names it
+    versioned: bool
+
+    @property
+    def named(self) -> bool:
+        """By a version id, in a bucket that has versions."""
+        return self.version is not None and self.versioned
+
+    def read_again(self, call: Call, txn: Transaction) -> _Source:
+        """The source as it is now; if it was replaced meanwhile, the conditions are asked again."""
+        bucket = call.bucket(txn, self.bucket)
+        now = _find_version(txn, bucket, self.key, self.version)
+        if now.sequence != self.record.sequence:
+            conditions.check_copy_source(call.headers, current_of(now))
+        return replace(self, record=now, versioned=bucket.versioning != "Off")
 
     def check_unchanged(self, call: Call, txn: Transaction) -> None:
         """The very version that was looked at is still there. Raises NoSuchKey, OperationAborted, ..."""
-        now = find(txn, call.bucket(txn, self.bucket).id, self.key)
+        now = get_version(txn, call.bucket(txn, self.bucket).id, self.key, self.record.version_id)
         if now is None:
             raise S3Error("NoSuchKey", key=self.key)
         if now.sequence != self.record.sequence:
             raise S3Error("OperationAborted", "The source of the copy was replaced meanwhile. Try again.")
 
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        shown = format_version(self.record.version_id).encode()
+        return [(b"x-amz-copy-source-version-id", shown)] if self.versioned else []
 
-def _find_source(call: Call, reader: Reader) -> _Source:
+
+def _find_source(call: Call, reader: Reader, *, tags: bool = False) -> _Source:
+    """A copy reads its source: that must be allowed there, as a GET would be; with `tags` as GetObjectTagging too."""
+    refuse_customer_keys(call.headers)
     header = call.header(b"x-amz-copy-source")
     if not header:
         raise invalid_argument("You must provide a copy source", "x-amz-copy-source", header)
     source = names.parse_copy_source(header)
-    record = find(reader, call.bucket(reader, source.bucket).id, source.key)
-    check_version(source.version_id)
-    if record is None:
-        raise S3Error("NoSuchKey", key=source.key)
+    bucket, rules = call.source(reader, source.bucket)
+
+    def allowed(action: str, key: bytes | None = source.key) -> bool:
+        return decide(call, bucket, rules, action, key, source.version_id)
+
+    suffix = "Version" if source.version_id is not None else ""
+    if not allowed(f"s3:GetObject{suffix}"):
+        raise S3Error("AccessDenied")
+    call.admit(bucket)
+    version = parse_version(source.version_id)
+    if lookup(reader, bucket, source.key, version) is None and not allowed("s3:ListBucket", None):
+        raise S3Error("AccessDenied")
+    record = _find_version(reader, bucket, source.key, version)
+    if tags and record.tags and not allowed(f"s3:GetObject{suffix}Tagging"):
+        raise S3Error("AccessDenied")
     conditions.check_copy_source(call.headers, current_of(record))
-    return _Source(source.bucket, source.key, record)
+    versioned = bucket.versioning != "Off"
+    return _Source(source.bucket, source.key, record, version, versioned)
+
+
+def _find_version(
+    reader: Reader, bucket: BucketRecord, key: bytes, version: VersionName | None
+) -> ObjectRecord:
+    """Raises InvalidRequest for a delete marker that is named, else as `require_version`."""
+    named = lookup(reader, bucket, key, version) if version is not None else None
+    if named is not None and named.delete_marker:
+        raise S3Error(
+            "InvalidRequest",
+            "The source of a copy request may not specifically refer to a delete marker by version id.",
+        )
+    return named or require_version(reader, bucket, key, version)
 
 
 def _directive(call: Call, name: bytes) -> bool:
@@ -93,36 +148,50 @@ async def copy_object(call: Call) -> Response:
     """The same chunks under another name, with the source's metadata or (REPLACE) the request's."""
     key = call.key
     assert key is not None
-    attributes = parse_attributes(call.headers)
+    attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
     replaces = _directive(call, b"x-amz-metadata-directive")
-    _directive(call, b"x-amz-tagging-directive")
+    replaces_tags = _directive(call, b"x-amz-tagging-directive")
+    rights = new_object_rights(call, call.require_bucket())
     wanted = conditions.parse_write(call.headers)
-    now_ms = call.now_ms()
+    change = call.change()
+    check_lock(call.require_bucket(), attributes.retention, attributes.legal_hold, change.now_ms)
+    changes = replaces or replaces_tags or any(name in call.headers for name in _CHANGES)
 
-    def commit(txn: Transaction) -> ObjectRecord:
+    def commit(txn: Transaction) -> tuple[ObjectRecord, list[tuple[bytes, bytes]]]:
         bucket = call.bucket(txn)
-        source = _find_source(call, txn)
-        onto_itself = (source.bucket, source.key) == (call.bucket_name, key)
-        if onto_itself and not replaces and not any(name in call.headers for name in _CHANGES):
-            raise S3Error("InvalidRequest", _NOTHING_CHANGES)
+        now = source.read_again(call, txn)
+        current = now.record
         if wanted is not None:
             existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
         copied = replace(
-            source.record,
-            modified_ms=now_ms,
-            owner=call.principal.tenant,
-            new_stored_bytes=len(source.record.inline or b""),
+            current,
+            modified_ms=change.now_ms,
+            owner=rights.owner,
+            acl=rights.grants,
+            tags=attributes.tags if replaces_tags else current.tags,
+            new_stored_bytes=len(current.inline or b""),
+            retention=attributes.retention,  # a lock is never copied
+            legal_hold=attributes.legal_hold,
         )
         copied = _with_attributes(copied, attributes, replaces=replaces)
-        put(txn, bucket.id, key, copied, call.store.writer)
-        return copied
+        version_id = put(txn, bucket, key, copied, change)
+        return copied, now.headers() + new_version_headers(version_id)
 
     with call.store.operation():
-        record = await call.commit(commit)
+        with call.store.kv.snapshot() as reader:
+            call.bucket(reader)
+            source = _find_source(call, reader, tags=not replaces_tags)
+        # An older version copied onto its own key is brought back: that changes something.
+        onto_itself = (source.bucket, source.key) == (call.bucket_name, key) and not source.named
+        if onto_itself and not changes:
+            raise S3Error("InvalidRequest", _NOTHING_CHANGES)
+        record, headers = await call.commit(commit)
     checksum = checksum_element(record.checksum)
     kind = record.checksum.type if record.checksum is not None else None
-    return xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response = xml_response(xml.copy_object(record.etag, record.modified_ms, checksum, kind))
+    response.headers += headers + encryption_headers(record.headers) + expiry_headers(call, record)
+    return response
 
 
 def _with_attributes(record: ObjectRecord, given: Attributes, *, replaces: bool) -> ObjectRecord:
@@ -130,8 +199,9 @@ def _with_attributes(record: ObjectRecord, given: Attributes, *, replaces: bool)
         return replace(
             record, content_type=given.content_type, headers=given.headers, metadata=given.metadata
         )
-    kept = [header for header in record.headers if header[0] not in _OWN_HEADERS]
-    own = [header for header in given.headers if header[0] in _OWN_HEADERS]
+    # Class, redirect and encryption are never the source's: they are asked for, or the target's own.
+    kept = [header for header in record.headers if header[0] not in _OWN_HEADERS and header != ENCRYPTED]
+    own = [header for header in given.headers if header[0] in _OWN_HEADERS or header == ENCRYPTED]
     return replace(record, headers=(*kept, *own))
 
 
@@ -143,7 +213,8 @@ async def upload_part_copy(call: Call) -> Response:
     with call.store.operation():
         with call.store.kv.snapshot() as reader:
             bucket = call.bucket(reader)
-            if get_upload(reader, bucket.id, key, identifier) is None:
+            upload = get_upload(reader, bucket.id, key, identifier)
+            if upload is None:
                 raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
             source = _find_source(call, reader)
         size = source.record.size
@@ -170,7 +241,9 @@ async def upload_part_copy(call: Call) -> Response:
             await call.commit(commit, [publication])
         finally:
             publication.settle(False)  # nothing, where the commit was decided
-    return xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
+    response = xml_response(xml.copy_part(part.etag, part.modified_ms, checksum_element(part.checksum)))
+    response.headers += source.headers() + encryption_headers(upload.headers)
+    return response
 
 
 def _reference(call: Call, record: ObjectRecord, start: int, stop: int) -> tuple[Manifest, Publication]:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from cas.manifest import Manifest
 from index import uploads
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import ObjectRecord, PartRecord, UploadRecord
 from index.values import Checksum, PartSummary, encode_parts
+from index.versions import put_object as put
 from vaultaire.s3 import checksums, conditions, xml, xml_requests
 from vaultaire.s3.body import (
     MAX_PUT_BYTES,
@@ -40,17 +40,23 @@ from vaultaire.s3.expected import (
 from vaultaire.s3.operations.attributes import (
     checksum_element,
     checksum_headers,
+    encryption_headers,
     parse_attributes,
+    refuse_customer_keys,
     stored_checksum,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers, upload_expiry_headers
+from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
-from vaultaire.s3.percent import quote_path
+from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.versioning import new_version_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cas.store import Publication
     from index.kv import Reader, Transaction
+    from index.records import BucketRecord
     from vaultaire.s3.xml_requests import CompletePart
 
 MIN_PART_BYTES = (
@@ -64,35 +70,43 @@ async def create_multipart_upload(call: Call) -> Response:
     key, bucket_name = call.key, call.bucket_name
     assert key is not None
     assert bucket_name is not None
-    attributes = parse_attributes(call.headers)
+    attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
+    rights = new_object_rights(call, call.require_bucket())
     checksum = parse_upload_checksum(call.headers)
     nonce = os.urandom(uploads.NONCE_BYTES)
     record = UploadRecord(
         upload_id="",
         key=key,
-        owner=call.principal.tenant,
+        owner=rights.owner,
         initiated_ms=call.now_ms(),
         content_type=attributes.content_type,
         headers=attributes.headers,
         metadata=attributes.metadata,
         checksum_algorithm=checksum.algorithm.value if checksum is not None else None,
         checksum_type=checksum.type if checksum is not None else None,
+        tags=attributes.tags,
+        acl=rights.grants,
+        retention=attributes.retention,
+        legal_hold=attributes.legal_hold,
     )
+    check_lock(call.require_bucket(), record.retention, record.legal_hold, record.initiated_ms)
     stored = await call.commit(lambda txn: uploads.create_upload(txn, call.bucket(txn).id, record, nonce))
     response = xml_response(xml.initiate_multipart_upload(bucket_name, key, stored.upload_id))
+    response.headers += encryption_headers(record.headers)
     if checksum is not None:
         response.headers.append((b"x-amz-checksum-algorithm", checksum.algorithm.value.encode()))
         response.headers.append((b"x-amz-checksum-type", checksum.type.encode()))
+    response.headers += upload_expiry_headers(call, stored.initiated_ms)
     return response
 
 
-def _find_upload(call: Call, reader: Reader, identifier: str) -> tuple[int, UploadRecord]:
+def _find_upload(call: Call, reader: Reader, identifier: str) -> tuple[BucketRecord, UploadRecord]:
     assert call.key is not None
     bucket = call.bucket(reader)
     upload = uploads.get_upload(reader, bucket.id, call.key, identifier)
     if upload is None:
         raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
-    return bucket.id, upload
+    return bucket, upload
 
 
 async def upload_part(call: Call) -> Response:
@@ -100,6 +114,7 @@ async def upload_part(call: Call) -> Response:
     key = call.key
     assert key is not None
     number, identifier = parse_part_number(call.query), upload_id(call.query)
+    refuse_customer_keys(call.headers)
     plan = plan_body(call, max_bytes=MAX_PUT_BYTES)
     with call.store.kv.snapshot() as reader:
         _, upload_record = _find_upload(call, reader, identifier)
@@ -120,13 +135,14 @@ async def upload_part(call: Call) -> Response:
         )
 
         def commit(txn: Transaction) -> None:
-            bucket_id, _ = _find_upload(call, txn, identifier)
-            uploads.put_part(txn, bucket_id, key, identifier, part)
+            bucket, _ = _find_upload(call, txn, identifier)
+            uploads.put_part(txn, bucket.id, key, identifier, part)
 
         await call.commit(commit, upload.publications)
         upload.committed = True
     # A part's checksum has no type: only objects have one.
-    return Response(200, [(b"etag", b'"%s"' % part.etag.encode()), *checksum_headers(checksum)[:1]])
+    headers = [(b"etag", b'"%s"' % part.etag.encode()), *checksum_headers(checksum)[:1]]
+    return Response(200, headers + encryption_headers(upload_record.headers))
 
 
 def _algorithm(upload: UploadRecord) -> Algorithm | None:
@@ -159,6 +175,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     """The listed parts, in their order, become the object. A repeat of what just succeeded succeeds again."""
     key, identifier = call.key, upload_id(call.query)
     assert key is not None
+    call.require_bucket()  # early: a hopeless request is refused before its body is asked for
     body = await read_small_body(call, checksum_is_of_body=False)
     # In a thread: 10,000 parts take a tenth of a second.
     listed = await call.services.threads.compute(lambda: xml_requests.parse_complete_multipart_upload(body))
@@ -168,8 +185,8 @@ async def complete_multipart_upload(call: Call) -> Response:
 
     def prepare() -> _Completion:
         with call.store.kv.snapshot() as reader:
-            bucket_id, upload = _find_upload(call, reader, identifier)
-            parts = _read_parts(reader, bucket_id, key, identifier, listed)
+            bucket, upload = _find_upload(call, reader, identifier)
+            parts = _read_parts(reader, bucket.id, key, identifier, listed)
         _check_parts(listed, parts)
         checksum = _object_checksum(upload, parts)
         _check_stated(stated, stated_type, checksum)
@@ -178,12 +195,12 @@ async def complete_multipart_upload(call: Call) -> Response:
     with call.store.operation():
         try:
             made = await call.services.threads.compute(prepare)
-            await _commit_completion(call, identifier, listed, made)
+            version_id = await _commit_completion(call, identifier, listed, made)
         except S3Error as error:
             if error.code != "NoSuchUpload":
                 raise
             return _repeated(call, listed, identifier)
-    return _completed(call, made.record)
+    return _completed(call, made.record, version_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,34 +225,40 @@ def _compose(
         content_type=upload.content_type,
         headers=upload.headers,
         metadata=upload.metadata,
+        tags=upload.tags,
+        acl=upload.acl,
         checksum=checksum,
         manifest=composed.manifest.encode(),
         part_table=encode_parts([PartSummary(p.number, p.size, p.etag, p.checksum) for p in parts]),
         new_stored_bytes=sum(part.new_stored_bytes for part in parts),
+        retention=upload.retention,
+        legal_hold=upload.legal_hold,
     )
     return _Completion(record, composed.publication, [part.sequence for part in parts])
 
 
 async def _commit_completion(
     call: Call, identifier: str, listed: Sequence[CompletePart], made: _Completion
-) -> None:
+) -> bytes | None:
+    """The new version's id."""
     key, wanted = call.key, conditions.parse_write(call.headers)
     assert key is not None
+    change = call.change()
 
-    def commit(txn: Transaction) -> None:
-        bucket_id, _ = _find_upload(call, txn, identifier)
+    def commit(txn: Transaction) -> bytes | None:
+        bucket, _ = _find_upload(call, txn, identifier)
         # The manifests were read outside: they must still be what collection sees as this upload's.
-        now = _read_parts(txn, bucket_id, key, identifier, listed)
+        now = _read_parts(txn, bucket.id, key, identifier, listed)
         if [part.sequence for part in now] != made.sequences:
             raise S3Error("OperationAborted", "A part was replaced meanwhile. Try again.")
         if wanted is not None:
-            existing = find(txn, bucket_id, key)
+            existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
-        uploads.remove_upload(txn, bucket_id, key, identifier)
-        put(txn, bucket_id, key, made.record, call.store.writer)
+        uploads.remove_upload(txn, bucket.id, key, identifier)
+        return put(txn, bucket, key, made.record, change)
 
     try:
-        await call.commit(commit, [made.publication])
+        return await call.commit(commit, [made.publication])
     finally:
         made.publication.settle(False)  # nothing, where the commit was decided
 
@@ -246,15 +269,19 @@ def _multipart_etag(etags: list[str]) -> str:
     return f"{digest.hexdigest()}-{len(etags)}"
 
 
-def _completed(call: Call, record: ObjectRecord) -> Response:
+def _completed(call: Call, record: ObjectRecord, version_id: bytes | None) -> Response:
     assert call.bucket_name is not None
     assert call.key is not None
     kind = record.checksum.type if record.checksum is not None else None
-    location = f"{call.scheme}://{call.header(b'host') or ''}/{call.bucket_name}/{quote_path(call.key)}"
     checksum = checksum_element(record.checksum)
-    return xml_response(
-        xml.complete_multipart_upload(location, call.bucket_name, call.key, record.etag, checksum, kind)
+    response = xml_response(
+        xml.complete_multipart_upload(
+            call.object_url(), call.bucket_name, call.key, record.etag, checksum, kind
+        )
     )
+    response.headers += encryption_headers(record.headers) + expiry_headers(call, record)
+    response.headers += new_version_headers(version_id)
+    return response
 
 
 def _repeated(call: Call, listed: Sequence[CompletePart], identifier: str) -> Response:
@@ -270,7 +297,7 @@ def _repeated(call: Call, listed: Sequence[CompletePart], identifier: str) -> Re
     older = began is not None and record is not None and int.from_bytes(began[:8]) < record.sequence
     if record is None or record.etag != etag or not older:
         raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
-    return _completed(call, record)
+    return _completed(call, record, record.version_id)
 
 
 def _read_parts(

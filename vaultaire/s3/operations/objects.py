@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
-from index.objects import delete_object as delete
 from index.objects import get_object as find
-from index.objects import put_object as put
 from index.records import ObjectRecord
+from index.versions import delete_object as delete
+from index.versions import delete_version
+from index.versions import put_object as put
 from vaultaire.reading import ObjectReader, send_window
 from vaultaire.s3 import conditions, ranges
 from vaultaire.s3.body import MAX_PUT_BYTES, new_digests, new_upload, plan_body, receive_upload
@@ -20,27 +21,41 @@ from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.headers import response_overrides
 from vaultaire.s3.operations.attributes import (
-    check_version,
     checksum_headers,
+    encryption_headers,
     object_headers,
     parse_attributes,
+    refuse_customer_keys,
     stored_checksum,
 )
+from vaultaire.s3.operations.lifecycle import expiry_headers
+from vaultaire.s3.operations.locking import check_lock
+from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.versioning import (
+    deletion_headers,
+    new_version_headers,
+    require_version,
+    version_headers,
+)
+from vaultaire.s3.version_ids import lookup, parse_version
 
 if TYPE_CHECKING:
     from index.kv import Transaction
+    from index.records import BucketRecord
     from vaultaire.s3.call import Sender
 
 
 async def put_object(call: Call) -> Response:
     """One body, whole and proven, becomes the current object."""
-    attributes = parse_attributes(call.headers)
+    attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
     plan = plan_body(call, max_bytes=MAX_PUT_BYTES)
     wanted = conditions.parse_write(call.headers)
     key = call.key
     assert key is not None
     # Early, so that a hopeless upload is refused before its body; the commit checks again.
     bucket = call.require_bucket()
+    rights = new_object_rights(call, bucket)
+    check_lock(bucket, attributes.retention, attributes.legal_hold, call.now_ms())
     if wanted is not None:
         with call.store.kv.snapshot() as reader:
             wanted.check(_etag(find(reader, bucket.id, key)))
@@ -52,26 +67,32 @@ async def put_object(call: Call) -> Response:
             size=upload.size,
             modified_ms=call.now_ms(),
             etag=computed.md5.hex(),
-            owner=call.principal.tenant,
+            owner=rights.owner,
             content_type=attributes.content_type,
             headers=attributes.headers,
             metadata=attributes.metadata,
+            tags=attributes.tags,
+            acl=rights.grants,
             checksum=checksum,
             inline=upload.inline,
             manifest=upload.manifest.encode() if upload.manifest is not None else None,
             new_stored_bytes=upload.new_stored_bytes,
+            retention=attributes.retention,
+            legal_hold=attributes.legal_hold,
         )
+        change = call.change()
 
-        def commit(txn: Transaction) -> None:
+        def commit(txn: Transaction) -> bytes | None:
             bucket = call.bucket(txn)
             if wanted is not None:
                 wanted.check(_etag(find(txn, bucket.id, key)))
-            put(txn, bucket.id, key, record, call.store.writer)
+            return put(txn, bucket, key, record, change)
 
-        await call.commit(commit, upload.publications)
+        version_id = await call.commit(commit, upload.publications)
         upload.committed = True
     headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
-    return Response(200, headers)
+    headers += encryption_headers(record.headers) + expiry_headers(call, record)
+    return Response(200, headers + new_version_headers(version_id))
 
 
 def _etag(record: ObjectRecord | None) -> str | None:
@@ -118,35 +139,40 @@ async def _get(call: Call, *, body: bool) -> Response:
 
 def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     """(the answer without its body, the object, the bytes asked for)."""
-    record = _current(call)
-    headers = object_headers(record)
+    bucket, record = _asked_for(call)
+    refuse_customer_keys(call.headers)
+    headers = object_headers(record) + version_headers(bucket, record)
+    version_id = call.query.get("versionId")
+    tagging = "s3:GetObjectVersionTagging" if version_id else "s3:GetObjectTagging"
+    if record.tags and call.allows(tagging, call.key, version_id):
+        headers.append((b"x-amz-tagging-count", b"%d" % len(record.tags)))
     current = current_of(record)
     if conditions.check_read(call.headers, current) == "not-modified":
         return Response(304, _not_modified_headers(headers)), record, 0, 0
     status, (start, stop) = _select(call, record, current, headers)
     if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
         headers.extend(checksum_headers(record.checksum))
-    overrides = response_overrides(call.query, anonymous=False) if call.query else []
+    if "versionId" not in call.query:
+        headers += expiry_headers(call, record)
+    overrides = response_overrides(call.query, anonymous=call.principal.anonymous) if call.query else []
     if overrides:
         replaced = {name for name, _ in overrides}
         headers = [*(h for h in headers if h[0] not in replaced), *overrides]
     return Response(status, headers, length=stop - start), record, start, stop
 
 
-def _current(call: Call) -> ObjectRecord:
-    """Raises NoSuchBucket, AccessDenied, NoSuchVersion, NoSuchKey."""
+def _asked_for(call: Call) -> tuple[BucketRecord, ObjectRecord]:
+    """Raises NoSuchBucket, AccessDenied, NoSuchVersion, NoSuchKey, MethodNotAllowed."""
     assert call.key is not None
     bucket = call.require_bucket()
+    wanted = parse_version(call.query.get("versionId")) if call.query else None
     with call.store.kv.snapshot() as reader:
-        record = find(reader, bucket.id, call.key)
-    check_version(call.query.get("versionId"))
-    if record is None:
-        raise S3Error("NoSuchKey", key=call.key)
-    return record
+        return bucket, require_version(reader, bucket, call.key, wanted, call.method)
 
 
 def _not_modified_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [h for h in headers if h[0] in (b"etag", b"last-modified", b"cache-control", b"expires")]
+    kept = (b"etag", b"last-modified", b"cache-control", b"expires", b"x-amz-version-id")
+    return [h for h in headers if h[0] in kept]
 
 
 def _select(
@@ -210,18 +236,31 @@ async def _attach_stream(
 
 
 async def delete_object(call: Call) -> Response:
-    """204, whether the object was there or not; with If-Match only if it matches."""
+    """204, whether the object (or the version) was there or not; with If-Match only if it matches.
+
+    Without `versionId`, in a bucket with versions, it makes a delete marker. Raises AccessDenied for a locked version.
+    """
     key = call.key
     assert key is not None
-    check_version(call.query.get("versionId"))
+    version = parse_version(call.query.get("versionId"))
     wanted = conditions.parse_delete(call.headers)
+    change = call.change()
 
-    def commit(txn: Transaction) -> None:
+    def commit(txn: Transaction) -> list[tuple[bytes, bytes]]:
         bucket = call.bucket(txn)
         if wanted is not None:
-            found = find(txn, bucket.id, key)
-            wanted.check(None if found is None else current_of(found))
-        delete(txn, bucket.id, key, call.store.writer)
+            wanted.check(current_object(lookup(txn, bucket, key, version)))
+        if version is not None:
+            removed = delete_version(txn, bucket, key, version.raw, change)
+            if bucket.versioning == "Off":
+                return []
+            return deletion_headers(version.raw, marker=removed is not None and removed.delete_marker)
+        deletion = delete(txn, bucket, key, call.writing_tenant(bucket), change)
+        return deletion_headers(deletion.version_id, marker=True) if deletion.marker else []
 
-    await call.commit(commit)
-    return Response(204)
+    return Response(204, await call.commit(commit))
+
+
+def current_object(record: ObjectRecord | None) -> conditions.Current | None:
+    """What a delete's conditions are decided from: a delete marker is no object."""
+    return None if record is None or record.delete_marker else current_of(record)
