@@ -11,7 +11,7 @@ import pytest
 
 from tests.s3.conftest import new_bucket_name
 from tests.s3.expect import read, s3_error
-from tests.s3.wire import assert_error
+from tests.s3.wire import UNSIGNED_CHUNKS_TRAILER, assert_error, crc32
 
 
 def statement(bucket, actions="s3:GetObject", resource="/*", effect="Allow", principal="*", **conditions):
@@ -146,6 +146,17 @@ def test_an_anonymous_upload_is_as_good_as_its_policy(root, s3, bucket):
     assert_error(tagged, 403, "AccessDenied")
     assert read(s3, bucket, "in/k") == b"from nobody"
     assert [e["Owner"]["ID"] for e in s3.list_objects(Bucket=bucket)["Contents"]] == ["root"]
+    trailer = [
+        ("x-amz-content-sha256", UNSIGNED_CHUNKS_TRAILER),
+        ("x-amz-decoded-content-length", "2"),
+        ("x-amz-trailer", "x-amz-checksum-crc32"),
+    ]
+    framed = b"2\r\nab\r\n0\r\nx-amz-checksum-crc32:%s\r\n\r\n"
+    wrong = root.anonymous("PUT", f"/{bucket}/in/t", headers=trailer, body=framed % crc32(b"xx").encode())
+    assert_error(wrong, 400, "BadDigest")
+    right = root.anonymous("PUT", f"/{bucket}/in/k", headers=trailer, body=framed % crc32(b"ab").encode())
+    assert right.status == 200
+    assert read(s3, bucket, "in/k") == b"ab"
     # Signed chunks by nobody prove nothing.
     streaming = [
         ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),

@@ -162,6 +162,16 @@ def test_bucket_tagging_takes_fifty_tags_and_no_more(root, s3, bucket):
     assert len(s3.get_bucket_tagging(Bucket=bucket)["TagSet"]) == 50
 
 
+def test_create_bucket_keeps_its_tags(s3, root):
+    name = new_bucket_name("tagged")
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"Tags": TAGS})
+    assert s3.get_bucket_tagging(Bucket=name)["TagSet"] == TAGS
+    name = new_bucket_name("badly-tagged")
+    with s3_error(400, "InvalidTag"):
+        s3.create_bucket(Bucket=name, CreateBucketConfiguration={"Tags": [TAGS[0], TAGS[0]]})
+    assert root.call("HEAD", f"/{name}").status == 404
+
+
 def test_configurations_go_with_their_bucket(s3, root):
     name = new_bucket_name("again")
     s3.create_bucket(Bucket=name)

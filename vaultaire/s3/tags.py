@@ -19,6 +19,7 @@ from vaultaire.s3.xml_text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from xml.etree.ElementTree import Element
 
 MAX_OBJECT_TAGS = 10
 MAX_BUCKET_TAGS = 50
@@ -64,8 +65,23 @@ def parse_xml(body: bytes, limit: int) -> Tags:
     found = xml_tree.one_of(xml_tree.parse(body, "Tagging"), frozenset(("TagSet",)))
     if "TagSet" not in found:
         raise S3Error("MalformedXML")
+    return _parse_set(found["TagSet"], limit)
+
+
+def parse_create_bucket(body: bytes) -> Tags:
+    """The tags that CreateBucket's document may carry. Raises MalformedXML, InvalidTag."""
+    if not body.strip():
+        return ()
+    tree = xml_tree.parse(body, "CreateBucketConfiguration")
+    sets = [child for name, child in xml_tree.children(tree) if name == "Tags"]
+    if len(sets) > 1:
+        raise S3Error("MalformedXML")
+    return _parse_set(sets[0], MAX_BUCKET_TAGS) if sets else ()
+
+
+def _parse_set(element: Element, limit: int) -> Tags:
     pairs = []
-    for name, child in xml_tree.children(found["TagSet"]):
+    for name, child in xml_tree.children(element):
         fields = xml_tree.fields(child, frozenset(("Key", "Value")))
         if name != "Tag" or len(fields) < 2:
             raise S3Error("MalformedXML")

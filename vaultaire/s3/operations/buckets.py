@@ -12,7 +12,7 @@ from index.buckets import delete_bucket as delete
 from index.buckets import list_buckets as list_all
 from index.configs import put_config
 from index.errors import BucketExists
-from vaultaire.s3 import acl, bucket_settings, stored, xml, xml_requests
+from vaultaire.s3 import acl, bucket_settings, stored, tags, xml, xml_requests
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.bucket_settings import Ownership
 from vaultaire.s3.call import Call, Response, xml_response
@@ -51,6 +51,7 @@ async def create_bucket(call: Call) -> Response:
     object_lock = _wants_object_lock(call)
     body = await read_small_body(call)
     location = xml_requests.parse_create_bucket(body)
+    given_tags = tags.parse_create_bucket(body)
     if location not in (None, call.services.region, "us-east-1"):
         raise S3Error(
             "InvalidLocationConstraint",
@@ -68,6 +69,8 @@ async def create_bucket(call: Call) -> Response:
         if ownership is not None:
             document = bucket_settings.format_ownership(ownership)
             put_config(txn, bucket.id, stored.OWNERSHIP, stored.wrap(document))
+        if given_tags:
+            put_config(txn, bucket.id, stored.TAGGING, stored.wrap(tags.format_xml(given_tags)))
         if grants:
             put_config(txn, bucket.id, stored.ACL, stored.wrap(acl.format_xml(grants, tenant)))
 
