@@ -1,8 +1,9 @@
 """The maintenance process: `python -m vaultaire.maintenance`, started by the supervisor only.
 
-It does what no request should wait for: it seals the packs that dead processes left open, frees the reader slots they
-held, writes a checkpoint when the journal has grown enough, carries out lifecycle rules and forgets old client tokens.
-(Collection and scrubbing will live here too.) The server works without it; the journal grows, and nothing expires.
+It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
+seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
+has grown enough, carries out lifecycle rules and forgets old client tokens. The server works without it; the journal
+grows, and nothing expires.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from cas.errors import CasError
 from index.errors import NamesError
@@ -23,12 +26,36 @@ from vaultaire.lifecycle import Lifecycle
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
-ROUND_SECONDS = 1.0
-LIFECYCLE_SECONDS = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
-TOKENS_SECONDS = 3600.0  # between two looks
-TOKEN_AGE_SECONDS = 24 * 3600.0  # clients repeat a request within seconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ROUND_SECONDS: Final = 1.0
+LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
+TOKENS_SECONDS: Final = 3600.0  # between two looks
+TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
 log = logging.getLogger("vaultaire.maintenance")
+
+
+@dataclass(slots=True)
+class Chore:
+    """Work that is never finished. `run` does one slice of it, well under a second, and is safe to interrupt."""
+
+    name: str  # for the log
+    run: Callable[[], object]
+    every: float = ROUND_SECONDS  # from the beginning of one slice to that of the next
+    due: float = 0.0
+
+
+def chores(store: Store) -> list[Chore]:
+    """All of them, in the order in which one round does them."""
+    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
+    return [
+        Chore("adoption", lambda: adopt(store)),
+        Chore("checkpoint", lambda: care_for_metadata(store)),
+        Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
+    ]
 
 
 def main() -> int:
@@ -42,14 +69,10 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
-            forget_at = time.monotonic()
+            all_chores = chores(store)
             while not stop.wait(ROUND_SECONDS):
-                run_round(store)
-                run_rules(lifecycle)
-                if time.monotonic() >= forget_at:
-                    forget_at = time.monotonic() + TOKENS_SECONDS
-                    forget_old_tokens(store)
+                store.run_file.tick()
+                run_due(all_chores, time.monotonic(), stop.is_set)
     except StorePoisoned as error:
         log.error("%s", error)
         return EX_TEMPFAIL
@@ -59,40 +82,37 @@ def main() -> int:
     return 0
 
 
-def run_round(store: Store) -> None:
-    """One pass over everything that may be due. Raises what ends the process; the rest is logged and tried again."""
-    store.run_file.tick()
-    try:
-        for writer in store.adopt_dead_writers():
-            log.info("sealed the packs of process %d, which is gone", writer)
-        store.kv.check_readers()
-        if store.kv.checkpoint_due():
-            store.kv.write_checkpoint()
-            log.info("wrote a checkpoint")
-    except StorePoisoned:
-        raise
-    except (KvError, CasError, OSError):
-        log.exception("a round of maintenance failed; it will be tried again")
+def run_due(all_chores: Sequence[Chore], now: float, stopping: Callable[[], bool] = lambda: False) -> None:
+    """One slice of each chore that is due. A chore that fails is logged and tried again; the others go on.
+
+    Raises StorePoisoned, which ends the process.
+    """
+    for chore in all_chores:
+        if chore.due > now or stopping():
+            continue
+        chore.due = now + chore.every
+        try:
+            chore.run()
+        except StorePoisoned:
+            raise
+        except (KvError, CasError, NamesError, StoreError, OSError):
+            log.exception("%s failed; it will be tried again", chore.name)
 
 
-def run_rules(lifecycle: Lifecycle) -> None:
-    """A slice of lifecycle. Raises and logs as `run_round`."""
-    try:
-        lifecycle.run_slice(LIFECYCLE_SECONDS)
-    except StorePoisoned:
-        raise
-    except (KvError, OSError):
-        log.exception("a slice of lifecycle failed; it will be tried again")
+def adopt(store: Store) -> None:
+    for writer in store.adopt_dead_writers():
+        log.info("sealed the packs of process %d, which is gone", writer)
+
+
+def care_for_metadata(store: Store) -> None:
+    store.kv.check_readers()
+    if store.kv.checkpoint_due():
+        store.kv.write_checkpoint()
+        log.info("wrote a checkpoint")
 
 
 def forget_old_tokens(store: Store) -> None:
-    """Raises and logs as `run_round`."""
-    try:
-        forget_tokens(store.kv, int((time.time() - TOKEN_AGE_SECONDS) * 1000))
-    except StorePoisoned:
-        raise
-    except (KvError, NamesError, OSError):
-        log.exception("old client tokens were not forgotten; it will be tried again")
+    forget_tokens(store.kv, int((time.time() - TOKEN_AGE_SECONDS) * 1000))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def binary_size(count: int) -> str:
 def own_command() -> str:
     """How this program can be called again from any folder: `vaultaire`, or its path when that is not in PATH."""
     called = sys.argv[0]
-    if os.path.basename(called) == "__main__.py":
+    if called.endswith(os.path.join("vaultaire", "__main__.py")):
         return f"{shlex.quote(sys.executable)} -m vaultaire"
     found = shutil.which("vaultaire")
     if os.path.basename(called) != "vaultaire" or (found and os.path.samefile(found, called)):

@@ -1,0 +1,44 @@
+"""The list of chores: what is due runs, what fails is tried again and stops nobody else."""
+
+from __future__ import annotations
+
+import pytest
+
+from index.kv import StorePoisoned
+from vaultaire.maintenance import Chore, run_due
+
+
+def test_a_chore_runs_when_it_is_due_and_not_before():
+    calls = []
+    chore = Chore("it", lambda: calls.append(1), every=10.0)
+    for now in (0.0, 9.9, 10.0, 15.0, 20.0):
+        run_due([chore], now)
+    assert len(calls) == 3
+
+
+def test_a_failing_chore_is_tried_again_and_stops_no_other(caplog):
+    calls = []
+
+    def fail():
+        calls.append("failing")
+        raise OSError("the disk is away")
+
+    chores = [Chore("failing", fail), Chore("sound", lambda: calls.append("sound"))]
+    run_due(chores, 0.0)
+    run_due(chores, 1.0)
+    assert calls == ["failing", "sound"] * 2
+    assert "failing failed; it will be tried again" in caplog.text
+
+
+def test_a_poisoned_store_ends_the_process():
+    def poisoned():
+        raise StorePoisoned("it was")
+
+    with pytest.raises(StorePoisoned):
+        run_due([Chore("it", poisoned)], 0.0)
+
+
+def test_nothing_new_begins_once_the_process_is_to_stop():
+    calls = []
+    run_due([Chore("it", lambda: calls.append(1))], 0.0, lambda: True)
+    assert not calls
