@@ -1,0 +1,88 @@
+"""Stores that are broken on purpose: each must be found by its laboratory, or the laboratory proves nothing.
+
+What a kill can show: an answer before its commit, a commit that is not in the journal (seen when LMDB is rebuilt), a
+journal record written at a wrong place, recovery that does not replay, chunks that are published before they are
+written, an open pack of a dead process cut too short. What only a power cut can show (flushes) is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cas.adoption
+import index.committer
+import index.recovery
+from cas.openpack import OpenPack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`install` breaks this process, for good."""
+
+    name: str
+    install: Callable[[], None]
+    answers_early: bool = False
+
+
+def _answer_early() -> None:
+    """Done by the workers themselves."""
+
+
+def _no_journal() -> None:
+    """A commit is in LMDB alone."""
+    writer: Any = index.committer.SegmentWriter
+    writer.append = lambda self, at, record: None
+
+
+def _no_replay() -> None:
+    """What a killed process left in the journal is cut off as if it were a torn tail."""
+    reader: Any = index.recovery.JournalReader
+    reader.__iter__ = lambda self: iter(())
+    reader.check_tail = lambda self: None
+
+
+def _lost_frames() -> None:
+    """A frame is not written when its upload is answered: to a killed process, never."""
+    append = OpenPack.append
+
+    def forget(self: OpenPack, frame: Any, chunks: int) -> tuple[int, int] | None:
+        writer: Any = self._writer
+        write, writer.write = writer.write, lambda offset, parts: None
+        try:
+            return append(self, frame, chunks)
+        finally:
+            writer.write = write
+
+    mutated: Any = OpenPack
+    mutated.append = forget
+
+
+def _short_seal() -> None:
+    """Adoption cuts the pack of a dead process one frame too short."""
+    scan = cas.adoption.scan_contents
+    module: Any = cas.adoption
+
+    def seal(place: Any, pack: int, row: Any) -> int:
+        read = module._reader(place, pack)
+        frames = scan(pack, read, row.length).frames
+        headers = place.read(pack, [(f.offset, f.header.header_length) for f in frames[:-1]])
+        end = frames[-1].offset if frames else row.length
+        footer = module.encode_footer(end, list(zip([f.offset for f in frames[:-1]], headers, strict=True)))
+        place.seal_at(pack, end, footer)
+        return end + len(footer)
+
+    module._seal = seal
+
+
+_ALL = (
+    Mutant("answer-early", _answer_early, answers_early=True),
+    Mutant("no-journal", _no_journal),
+    Mutant("no-replay", _no_replay),
+    Mutant("lost-frames", _lost_frames),
+    Mutant("short-seal", _short_seal),
+)
+BY_NAME = {mutant.name: mutant for mutant in _ALL}
