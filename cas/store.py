@@ -189,6 +189,11 @@ class ChunkStore:
             self._appender.close()
             self._packs.close()
 
+    @property
+    def is_tidy(self) -> bool:
+        """False: a pack file without a row could not be removed, which is then left to whoever adopts this writer."""
+        return not self._appender.has_leftovers
+
     def adopt(self, dead_writer: int) -> Adoption:
         """Put the packs of a process that is gone in order: see `cas.adoption`."""
         return adopt(self._kv, self._packs, dead_writer)

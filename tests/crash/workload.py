@@ -302,7 +302,7 @@ class Worker:
             self.said("done", self.name, model.UNKNOWN)
         try:
             told = work()
-        except DOCUMENTED as error:
+        except (*DOCUMENTED, *((OSError,) if isinstance(operation, model.Nothing) else ())) as error:
             self.said("failed", self.name, type(error).__name__, str(error))
             return
         told = told if isinstance(told, str) else ""
