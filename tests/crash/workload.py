@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from vaultaire.store import Store
 
 DOCUMENTED = (StoreError, KvError, CasError, NamesError)
+CHORE_ERRORS = (*DOCUMENTED, OSError)  # as `vaultaire.maintenance` takes them
 
 CUT_RULES = "fastcdc2020/1024/256/4096/nc2"
 PACK_TARGET_BYTES = 400_000
@@ -302,7 +303,7 @@ class Worker:
             self.said("done", self.name, model.UNKNOWN)
         try:
             told = work()
-        except (*DOCUMENTED, *((OSError,) if isinstance(operation, model.Nothing) else ())) as error:
+        except CHORE_ERRORS if isinstance(operation, model.Nothing) else DOCUMENTED as error:
             self.said("failed", self.name, type(error).__name__, str(error))
             return
         told = told if isinstance(told, str) else ""
