@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING
 
 from cas.adoption import inspect, placements
 from cas.catalog import PLACEMENTS, PackState, iterate_packs, pack_of
 from cas.errors import CasError
 from cas.pack import scan_contents
+from vaultaire.store import TABLES
 
 if TYPE_CHECKING:
     from cas.catalog import PackRow
@@ -44,6 +46,14 @@ def verify(store: Store) -> str | None:
         if told[pack_of(row)].get(chunk) != row:
             return f"the placement of chunk {chunk.hex()} is not what its pack says"
     return None
+
+
+def verify_all(store: Store) -> str | None:
+    """As `verify`, and every row of every table. Raises CorruptValue, KvError."""
+    with store.kv.snapshot() as reader:
+        for table in TABLES:
+            collections.deque(reader.scan(table), maxlen=0)
+    return verify(store)
 
 
 def _contents(store: Store, pack: int, row: PackRow) -> PackContents:
