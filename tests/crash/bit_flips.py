@@ -156,7 +156,7 @@ def _versioned(reader: Reader) -> int:
 
 def _id(reader: Reader, name: str) -> int:
     bucket = buckets.get_bucket(reader, name)
-    return -1 if bucket is None else bucket.id
+    return 0xFFFFFFFF if bucket is None else bucket.id
 
 
 MISSING = (None, [], ())
@@ -389,7 +389,9 @@ def run_flips(laboratory: Laboratory, flips: list[Flip], tally: collections.Coun
         position += done
         for finding in findings[-1:] if done else ():
             if finding.startswith(str(batch[done - 1])):
-                print(finding[:600], file=sys.stderr, flush=True)
+                print(
+                    finding[:200], finding[-500:] if len(finding) > 200 else "", file=sys.stderr, flush=True
+                )
     return findings
 
 
