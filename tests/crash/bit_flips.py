@@ -10,10 +10,10 @@ of its bits is flipped follows from it. The store is copied, the bit flipped, ev
     killed    a store whose process was killed is opened: adoption and replay (all files)
     packs     packs of a store that is open
 
-What may come of a flip, for each thing that the store held: it reads back the same; or reading it (or opening the
-store) raises a documented error; or it is missing and `verify` says that something is wrong. What must not: other
-bytes, something that was never there, an undocumented error, a process that dies or hangs, and a clean verdict over
-something that was lost.
+What may come of a flip: the store refuses to open ("refused"); or reading something raises a documented error ("said");
+or everything is there, or something is missing, and `verify` complains ("verify"); or all reads are the same and
+`verify` is content: unused space, or something that was made good ("same"). What must not: other bytes, something that
+was never there, an undocumented error, a process that dies or hangs, `verify` content where anything is not the same.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from index import buckets, uploads
 from index.listing import list_objects, list_uploads, list_versions
 from index.objects import get_object
 from index.versions import get_version
-from tests.crash import checks, results, workload
+from tests.crash import checks, mutants, results, workload
 from tests.crash.forked import Child, Said
 from tests.crash.knowledge import Knowledge
 from vaultaire.access import Keyring, new_root
@@ -324,19 +324,20 @@ def try_flip(flip: Flip, source: Path, directory: Path, known: Known) -> tuple[s
 
 
 def judge(store: Store, known: Known) -> tuple[str, str]:
+    """Everything is read, then verified: what reading misses verifying must know, and the other way round."""
     outcomes, wrong = survey(store, known)
+    try:
+        complaint = checks.verify(store)
+    except EXPECTED as error:
+        complaint = str(error)
     if wrong:
         return "WRONG", "; ".join(wrong)
-    if "missing" in outcomes:
-        try:
-            complaint = checks.verify_all(store)
-        except EXPECTED as error:
-            complaint = str(error)
-        if complaint is None:
-            return "WRONG", "something is missing and verify says nothing"
-        return "verify", complaint
+    if complaint is None and outcomes != {"same"}:
+        return "WRONG", f"verify says nothing, reading: {sorted(outcomes)}"
     if "said" in outcomes:
         return "said", ""
+    if complaint is not None:
+        return "verify", complaint
     return "same", ""
 
 
@@ -346,14 +347,7 @@ def try_pack_flip(flip: Flip, store: Store, known: Known) -> tuple[str, str]:
     flip.apply(store.directory)
     try:
         chunks._frames = FrameReader(store.packs)
-        verdict, detail = judge(store, known)
-        if verdict == "same":
-            try:
-                complaint = checks.verify(store)
-            except EXPECTED as error:
-                complaint = str(error)
-            verdict = "same" if complaint is None else "verify"
-        return verdict, detail
+        return judge(store, known)
     finally:
         flip.apply(store.directory)
 
@@ -441,6 +435,7 @@ def main() -> int:
     parser.add_argument(
         "--directory", type=Path, help="where the stores are made (default: a temporary directory)"
     )
+    parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
     options = parser.parse_args()
     logging.getLogger("vaultaire").setLevel(logging.CRITICAL)
@@ -451,6 +446,8 @@ def main() -> int:
     tally: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory(prefix="vaultaire-flips-", dir=options.directory) as folder:
         laboratory = Laboratory.prepare(Path(folder), options.store)
+        if options.mutant is not None:
+            mutants.BY_NAME[options.mutant].install()
         files = laboratory.bytes_of((options.scene,) if options.scene else SCENES, options.file)
         total = sum(length for _, _, length in files)
         seeds = range(total) if options.all else options.seeds
