@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IDLE = (1 << 64) - 1
+_NAME = re.compile(r"[a-z]+-([0-9a-f]{8})")
 
 
 class RunFile:
@@ -105,26 +106,26 @@ def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
     the footer that the other has just written.
     """
     for path in sorted(directory.iterdir()):
-        kind, _, writer = path.name.rpartition("-")
-        if path.name.startswith(".") or not kind:
+        writer = _writer_of(path)
+        if writer is None:
             continue
         fd = _take_over(path)
         if fd is not None:
             try:
-                yield int(writer, 16), path
+                yield writer, path
             finally:
                 os.close(fd)
 
 
 def known_writers(directory: Path) -> set[int]:
     """Every process that has a run file: it lives, or what it left is still to be put in order."""
-    writers = set()
-    for path in directory.iterdir():
-        kind, _, writer = path.name.rpartition("-")
-        if kind and not path.name.startswith("."):
-            with suppress(ValueError):
-                writers.add(int(writer, 16))
-    return writers
+    return {writer for path in directory.iterdir() if (writer := _writer_of(path)) is not None}
+
+
+def _writer_of(path: Path) -> int | None:
+    """Of a run file; None for everything else that may lie there (an editor's backup must not bar the store)."""
+    name = _NAME.fullmatch(path.name)
+    return None if name is None else int(name[1], 16)
 
 
 def _take_over(path: Path) -> int | None:
