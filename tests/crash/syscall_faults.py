@@ -206,8 +206,10 @@ def _work(store: Store, known: Knowledge, tell: Any) -> None:
         tell("found", found)
         workload.make_buckets(store)
         worker = workload.Worker(store, "a", random.Random(7), found["a"], tell, workload.CARE)
-        for _ in range(STEPS):
+        for number in range(STEPS):
             worker.step()
+            if number % (STEPS // 2) == STEPS // 2 - 1:
+                worker.take_all_care()
             if known.poisoned:  # then a process ends
                 break
         found = workload.read_states(store, known.names)

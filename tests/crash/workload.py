@@ -315,6 +315,10 @@ class Worker:
             job = self.rng.choice(self.care)
             self._do(model.Nothing(), lambda: job(self.store))
 
+    def take_all_care(self) -> None:
+        for job in self.care:
+            self._do(model.Nothing(), lambda job=job: job(self.store))  # type: ignore[misc]  # bound now
+
     # How
 
     def _do(self, operation: Operation, work: Callable[[], object]) -> None:
