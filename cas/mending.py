@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final
 from cas.errors import CorruptFrame, CorruptPack, MissingPack, MissingSidecar, PackUnreadable, Unmendable
 from cas.frame import check_payload, decode_header
 from cas.pack import encode_footer, read_contents, scan_contents
-from cas.protection import check_image, make_sidecar, read_image
+from cas.protection import check_image, finish, make_sidecar, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
     from cas.catalog import PackRow
     from cas.pack import Frame
@@ -67,6 +67,9 @@ def mend_pack(
     except (MissingSidecar, Unmendable) as error:
         return _mend_alone(recovery, place, pack, row, percent, reason=str(error), dry_run=dry_run)
     image, lost, mended = _restore(recovery, sidecar)
+    if lost and None in sidecar.digests:  # what of the pack is damaged is not known by it
+        reason = "its sidecar's digests are damaged"
+        return _mend_alone(recovery, place, pack, row, percent, reason=reason, dry_run=dry_run)
     if lost:
         writable = _provable(pack, image, sidecar, lost, mended)
     else:
@@ -126,7 +129,10 @@ def _provable(
     """The blocks of `mended` that only frames touch which are whole and pass their checksums."""
     size = sidecar.geometry.block_bytes
     bad = set(lost)
-    contents = read_contents(pack, lambda o, n: bytes(image[o : o + n]), len(image))
+    try:
+        contents = read_contents(pack, lambda o, n: bytes(image[o : o + n]), len(image))
+    except CorruptPack:
+        return []
     if not contents.sealed:
         return []  # where the frames are is not known: each one's start depends on those before it
     doubtful: set[int] = set()
@@ -255,13 +261,3 @@ def _put_sidecar(
     )
     recovery.sidecars.put(pack, finish(steps))
     return done
-
-
-def finish(steps: Generator[None, None, bytes]) -> bytes:
-    """Run a generator of steps to its end; what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            data: bytes = end.value
-            return data

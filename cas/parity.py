@@ -108,17 +108,17 @@ class Geometry:
         return HEADER_BYTES + offset, second + offset, length
 
 
-def plan_geometry(pack_bytes: int, percent: int) -> Geometry:
+def plan_geometry(pack_bytes: int, percent: int, block_bytes: int = BLOCK_BYTES) -> Geometry:
     """How to protect a pack with about `percent` (1 to 100) of its length, or a little more if it is small."""
     if not 0 < pack_bytes <= MAX_PACK_BYTES or not 1 <= percent <= 100:
         raise ValueError(f"no parity of {percent} % for {pack_bytes} bytes")
-    blocks = -(-pack_bytes // BLOCK_BYTES)
+    blocks = -(-pack_bytes // block_bytes)
     wanted_rows = min(PARITY_ROWS, max(LEAST_PARITY_ROWS, MAX_PIECES * percent // (100 + percent)))
     most_data_rows = min(max(1, wanted_rows * 100 // percent), MAX_PIECES - wanted_rows)
     groups = -(-blocks // most_data_rows)
     data_rows = -(-blocks // groups)
     parity_rows = min(wanted_rows, max(LEAST_PARITY_ROWS, -(-data_rows * percent // 100)))
-    return Geometry(pack_bytes, BLOCK_BYTES, groups, parity_rows)
+    return Geometry(pack_bytes, block_bytes, groups, parity_rows)
 
 
 def digest(data: Buffer) -> bytes:

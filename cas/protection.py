@@ -50,9 +50,10 @@ def check_image(pack: int, image: bytearray, *, footerless: bool = False) -> Non
         raise CorruptPack(pack, contents.end, "its footer and its frames do not agree")
 
 
-def build_sidecar(store_id: bytes, pack: int, image: bytearray, percent: int) -> Generator[None, None, bytes]:
+def build_sidecar(
+    store_id: bytes, pack: int, image: bytearray, geometry: Geometry
+) -> Generator[None, None, bytes]:
     """The bytes of the sidecar of a pack that `check_image` has passed. Yields after each step of some 50 ms."""
-    geometry = plan_geometry(len(image), percent)
     parity = yield from _parity(geometry, image)
     digests: list[bytes] = []
     for data in (memoryview(image), memoryview(parity)):
@@ -68,12 +69,22 @@ def build_sidecar(store_id: bytes, pack: int, image: bytearray, percent: int) ->
 def make_sidecar(
     place: PackPlace, store_id: bytes, pack: int, length: int, percent: int, *, footerless: bool
 ) -> Generator[None, None, bytes]:
-    """All of it: read, verify, build; in steps. Raises CorruptPack, MissingPack, PackUnreadable, UnsupportedFormat."""
+    """All of it, in steps: read, verify, build. Raises CorruptPack, MissingPack, PackUnreadable, UnsupportedFormat."""
     image = read_image(place, pack, length)
     yield
     check_image(pack, image, footerless=footerless)
     yield
-    return (yield from build_sidecar(store_id, pack, image, percent))
+    return (yield from build_sidecar(store_id, pack, image, plan_geometry(length, percent)))
+
+
+def finish(steps: Generator[None, None, bytes]) -> bytes:
+    """Run steps to their end at once; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            data: bytes = end.value
+            return data
 
 
 def _parity(geometry: Geometry, image: bytearray) -> Generator[None, None, bytearray]:

@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.erasure import combine, invert, multiply, parity_matrix, recovery_matrix
@@ -71,6 +71,7 @@ def test_every_pattern_of_loss_is_made_good(data: int, parity: int):
                 assert mended == [pieces[n] for n in lost]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_any_loss_up_to_the_parity_is_made_good(data):
     count = data.draw(st.integers(1, 240))
