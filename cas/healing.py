@@ -104,6 +104,16 @@ class Healer:
             )
 
 
+def queue_damaged_pack(kv: OrderedMap, pack: int) -> bool:
+    """Damage was seen in `pack`, by whoever: let it be mended. False if that is known, or no parity can help."""
+    with kv.snapshot() as reader:
+        row = get_pack(reader, pack)
+        if row is None or pack in packs_to_mend(reader):
+            return False
+    kv.commit(lambda txn: queue_mending(txn, pack))
+    return True
+
+
 def record_placed(txn: Transaction, damage: dict[bytes, Damage]) -> int:
     """Record those chunks as damaged whose placement is where the damage was seen. How many were not known to be."""
     ids = sorted(damage)

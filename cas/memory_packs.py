@@ -77,6 +77,9 @@ class MemoryPacks:
             writer.write(offset, [data])
         writer.sync()
 
+    def drop_cached(self, pack: int) -> None:
+        """Nothing is cached."""
+
     def remove(self, pack: int) -> None:
         self.sidecars.remove(pack)
         self.volatile.pop(pack, None)

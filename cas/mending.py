@@ -60,6 +60,7 @@ def mend_pack(
 
     Raises UnsupportedFormat, and OSError or NoSpace if writing fails (it may be called again).
     """
+    place.drop_cached(pack)
     try:
         sidecar = recovery.load(pack)
         if sidecar.geometry.pack_bytes != row.length:

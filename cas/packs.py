@@ -111,6 +111,11 @@ class LocalPacks:
         finally:
             writer.close()
 
+    def drop_cached(self, pack: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError, MissingPack, PackUnreadable), self._files.use(pack) as fd:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def remove(self, pack: int) -> None:
         self._files.forget(pack)
         path = self.path(pack)

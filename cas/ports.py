@@ -135,6 +135,10 @@ class MendablePlace(PackPlace, Protocol):
         """Overwrite the bytes at each offset, durably. Raises MissingPack, OSError (then some may be written)."""
         ...
 
+    def drop_cached(self, pack: int) -> None:
+        """The next reads come from the device, not from what the system remembers, as far as it can be had."""
+        ...
+
 
 class Sidecars(Protocol):
     """Files beside packs, one per pack at most. Thread-safe. A sidecar is there whole, or not."""

@@ -53,10 +53,17 @@ class Recovery:
 
         Raises MissingSidecar, Unmendable, UnsupportedFormat.
         """
-        sidecar = self.load(pack)
+        try:
+            return self._recover(self.load(pack), start, stop)
+        except Unmendable:
+            if not self.forget(pack):
+                raise
+        return self._recover(self.load(pack), start, stop)  # it may have been replaced, with another geometry
+
+    def _recover(self, sidecar: Sidecar, start: int, stop: int) -> tuple[bytes, list[int]]:
         g = sidecar.geometry
         if stop > g.pack_bytes:
-            raise Unmendable(pack, start, f"its sidecar is of {g.pack_bytes} bytes only")
+            raise Unmendable(sidecar.pack, start, f"its sidecar is of {g.pack_bytes} bytes only")
         wanted = range(start // g.block_bytes, (stop - 1) // g.block_bytes + 1)
         blocks = self.read_blocks(sidecar, wanted)
         lost = [number for number, block in blocks.items() if block is None]
@@ -67,7 +74,7 @@ class Recovery:
             block = blocks[number]
             if block is None:
                 offset, _ = g.block(number)
-                raise Unmendable(pack, offset, "more is lost than its parity makes good")
+                raise Unmendable(sidecar.pack, offset, "more is lost than its parity makes good")
             parts.append(block)
         first = wanted.start * g.block_bytes
         return b"".join(parts)[start - first : stop - first], lost
@@ -86,10 +93,10 @@ class Recovery:
                     self._kept.popitem(last=False)
         return sidecar
 
-    def forget(self, pack: int) -> None:
-        """The sidecar was replaced."""
+    def forget(self, pack: int) -> bool:
+        """The sidecar was replaced, or may have been. False if nothing was remembered of it."""
         with self._lock:
-            self._kept.pop(pack, None)
+            return self._kept.pop(pack, None) is not None
 
     def read_blocks(self, sidecar: Sidecar, numbers: Iterable[int]) -> Blocks:
         """These blocks of the pack, each by its digest sound or None."""

@@ -2,7 +2,7 @@
 
 It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
 seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
-has grown enough, carries out lifecycle rules and forgets old client tokens. The server works without it; the journal
+has grown enough, carries out lifecycle rules, gives sealed packs their parity and forgets old client tokens. The server works without it; the journal
 grows, and nothing expires.
 """
 
@@ -23,6 +23,7 @@ from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
+from vaultaire.parity import Parity
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -50,10 +51,12 @@ class Chore:
 def chores(store: Store) -> list[Chore]:
     """All of them, in the order in which one round does them."""
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
+    parity = Parity(store)
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("parity", parity.run_slice),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
     ]
 

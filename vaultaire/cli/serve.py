@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     help="Memory for everything that is held for clients, per worker.",
 )
 @click.option(
+    "--parity",
+    type=click.IntRange(0, 100),
+    envvar="VAULTAIRE_PARITY",
+    show_envvar=True,
+    metavar="PERCENT",
+    help="Parity beside the packs, to mend damage: percent of their size, 0 for none; kept in the store."
+    "  [default: 10]",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -127,6 +137,7 @@ def command(
     head_timeout: float,
     grace: float,
     memory_budget: int,
+    parity: int | None,
     domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
@@ -149,6 +160,7 @@ def command(
         head_timeout_seconds=head_timeout,
         grace_seconds=grace,
         memory_budget_bytes=memory_budget,
+        parity_percent=parity,
         domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()
@@ -199,6 +211,7 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     Raises StoreError (its message is for the operator), OSError.
     """
     from vaultaire.access import Keyring, new_root
+    from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
     offered = given or new_root()
@@ -207,6 +220,9 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
         with store.kv.snapshot() as reader:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
+            parity = parity_percent(reader)
+        if config.parity_percent is not None and config.parity_percent != parity:
+            store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
         root = store.kv.commit(
             lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
         )
