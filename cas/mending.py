@@ -13,6 +13,7 @@ Memory: the pack (64 MiB as a rule).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,7 @@ from cas.pack import encode_footer, read_contents, scan_contents
 from cas.protection import check_image, finish, make_sidecar, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cas.catalog import PackRow
     from cas.pack import Frame
@@ -107,21 +108,34 @@ def _restore(recovery: Recovery, sidecar: Sidecar) -> tuple[bytearray, list[int]
                 start, length = g.block(number)
                 image[start : start + length] = block
     bad = set(damaged)
-    mended: list[int] = []
-    for group in sorted({number % g.groups for number in damaged}):
-        blocks = {
-            number: None if number in bad else _cut(image, sidecar, number) for number in g.members(group)
-        }
-        for number, block in recovery.rebuild(sidecar, group, blocks).items():
-            start, length = g.block(number)
-            image[start : start + length] = block
-            mended.append(number)
+    groups = sorted({number % g.groups for number in damaged})
+    known = _Image(image, sidecar, bad)
+    mended = recovery.rebuild_many(sidecar, groups, known)
+    for number, block in mended.items():
+        start, length = g.block(number)
+        image[start : start + length] = block
     return image, sorted(bad.difference(mended)), sorted(mended)
 
 
-def _cut(image: bytearray, sidecar: Sidecar, number: int) -> bytes:
-    start, length = sidecar.geometry.block(number)
-    return bytes(image[start : start + length])
+class _Image(Mapping[int, bytes | None]):
+    """The blocks of a pack in memory, by number; None for those that are lost."""
+
+    def __init__(self, image: bytearray, sidecar: Sidecar, lost: set[int]) -> None:
+        self._image = image
+        self._geometry = sidecar.geometry
+        self._lost = lost
+
+    def __getitem__(self, number: int) -> bytes | None:
+        if number >= self._geometry.blocks:
+            raise KeyError(number)
+        start, length = self._geometry.block(number)
+        return None if number in self._lost else bytes(self._image[start : start + length])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._geometry.blocks))
+
+    def __len__(self) -> int:
+        return self._geometry.blocks
 
 
 def _provable(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from cas.errors import CorruptFrame, MissingPack, MissingSidecar, PackUnreadable, Unmendable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cas.ports import PackPlace, Sidecars
 
 _KEPT_SIDECARS: Final = 4
+_AT_ONCE: Final = 64  # groups
 
 Blocks = dict[int, bytes | None]  # number -> content; None: lost
 
@@ -110,25 +112,58 @@ class Recovery:
 
     def rebuild(self, sidecar: Sidecar, group: int, blocks: Mapping[int, bytes | None]) -> dict[int, bytes]:
         """The lost ones of all blocks of a group; those that cannot be brought back and proven are missing."""
+        return self.rebuild_many(sidecar, [group], blocks)
+
+    def rebuild_many(
+        self, sidecar: Sidecar, groups: Iterable[int], blocks: Mapping[int, bytes | None]
+    ) -> dict[int, bytes]:
+        """As `rebuild`, for groups whose blocks are all in `blocks`. A burst costs little more than one group."""
+        g = sidecar.geometry
+        alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[int, list[bytes]]]] = {}
+        for group in groups:
+            lost = tuple([row for row, number in enumerate(g.members(group)) if blocks[number] is None])
+            parity = self._sound_parity(sidecar, group, len(lost))
+            if lost and len(parity) == len(lost):
+                alike.setdefault((lost, tuple(parity)), []).append((group, list(parity.values())))
+        mended: dict[int, bytes] = {}
+        for (lost, rows), found in alike.items():
+            for start in range(0, len(found), _AT_ONCE):
+                mended |= self._solve(sidecar, lost, rows, found[start : start + _AT_ONCE], blocks)
+        return mended
+
+    def _solve(
+        self,
+        sidecar: Sidecar,
+        lost: Sequence[int],
+        rows: Sequence[int],
+        found: Sequence[tuple[int, list[bytes]]],
+        blocks: Mapping[int, bytes | None],
+    ) -> dict[int, bytes]:
+        """Groups that have lost the same rows of data: `found` has each, with its parity of these `rows`."""
         from cas.erasure import combine, recovery_matrix  # numpy: 9 MB that few processes ever need
 
         g = sidecar.geometry
-        members = list(g.members(group))
-        lost = [row for row, number in enumerate(members) if blocks[number] is None]
-        parity = self._sound_parity(sidecar, group, len(lost))
-        if not lost or len(parity) < len(lost):
-            return {}
-        matrix = recovery_matrix(g.data_rows, lost, list(parity))
-        pieces = [blocks[number] or b"" for number in members]
-        pieces += [b""] * (g.data_rows - len(members))  # the last row may be short: what is not there is zero
+        # Row after row, the blocks of these groups side by side; what is lost or beyond the pack's end is zero.
+        numbers = [[row * g.groups + group for group, _ in found] for row in range(g.data_rows)]
+        data = (
+            b""
+            if row in lost
+            else b"".join(
+                [(blocks.get(number) or b"").ljust(g.block_bytes, b"\0") for number in numbers[row]]
+            )
+            for row in range(g.data_rows)
+        )
+        parity = (b"".join([stored[at] for _, stored in found]) for at in range(len(rows)))
+        outputs = combine(
+            recovery_matrix(g.data_rows, lost, rows), chain(data, parity), len(found), g.block_bytes
+        )
         mended = {}
-        for row, block in zip(
-            lost, combine(matrix, [*pieces, *parity.values()], 1, g.block_bytes), strict=True
-        ):
-            number = members[row]
-            block = block[: g.block(number)[1]]
-            if digest(block) == sidecar.digests[number]:
-                mended[number] = block
+        for row, output in zip(lost, outputs, strict=True):
+            for at, number in enumerate(numbers[row]):
+                start = at * g.block_bytes
+                block = output[start : start + g.block(number)[1]]
+                if digest(block) == sidecar.digests[number]:
+                    mended[number] = block
         return mended
 
     def parity_is_sound(self, sidecar: Sidecar) -> bool:

@@ -40,10 +40,14 @@ class LocalSidecars:
             try:
                 if not _lock(fd, new):
                     return
-                os.ftruncate(fd, 0)
-                _write_all(fd, data)
-                flush_data(fd)
-                os.rename(new, path)
+                try:
+                    os.ftruncate(fd, 0)
+                    _write_all(fd, data)
+                    flush_data(fd)
+                    os.rename(new, path)
+                except OSError:
+                    new.unlink(missing_ok=True)  # on a full disk half a sidecar is worse than none
+                    raise
             finally:
                 os.close(fd)
         sync_directory(path.parent)

@@ -57,7 +57,7 @@ def test_damage_under_a_running_server_is_made_good_and_mended(new_server, rng, 
 
 @pytest.mark.subset
 def test_without_parity_an_upload_heals(new_server, rng):
-    with new_server(arguments=("--parity", "0")) as server:
+    with new_server("--parity", "0") as server:
         body = rng.randbytes(900_000)
         pack = filled(server, body)
         clean = pack.read_bytes()
