@@ -56,16 +56,18 @@ def record_loss(kv: OrderedMap, pack: int, ranges: Sequence[tuple[int, int]]) ->
     return recorded
 
 
-def recheck_damage(kv: OrderedMap, chunks: ChunkStore) -> Generator[None, None, int]:
+def recheck_damage(kv: OrderedMap, chunks: ChunkStore, pack: int | None = None) -> Generator[None, None, int]:
     """Forget the damage of chunks that can be read again, or are placed nowhere. Yields between slices.
 
-    Returns how many are still damaged. The caller holds an operation.
+    With `pack` only of those whose damaged copy is there. Returns how many are still damaged. The caller holds an
+    operation.
     """
     still = 0
     after: bytes | None = b""
     while after is not None:
         with kv.snapshot() as reader:
-            batch = [chunk for chunk, _ in iterate_damage(reader, after, _RECHECK_CHUNKS)]
+            seen = list(iterate_damage(reader, after, _RECHECK_CHUNKS))
+            batch = [chunk for chunk, where in seen if pack is None or where.pack == pack]
             rows = reader.get_many(PLACEMENTS, batch)
             placed = [chunk for chunk, row in zip(batch, rows, strict=True) if row is not None]
             bad = {c for c, good in zip(placed, chunks.can_be_read(reader, placed), strict=True) if not good}
@@ -73,7 +75,7 @@ def recheck_damage(kv: OrderedMap, chunks: ChunkStore) -> Generator[None, None, 
         if healed:
             kv.commit(partial(_forget, healed))
         still += len(bad)
-        after = batch[-1] + b"\0" if len(batch) == _RECHECK_CHUNKS else None
+        after = seen[-1][0] + b"\0" if len(seen) == _RECHECK_CHUNKS else None
         yield
     return still
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from cas.errors import CorruptFrame, CorruptPack, MissingPack, MissingSidecar, PackUnreadable, Unmendable
 from cas.frame import check_payload, decode_header
 from cas.pack import encode_footer, read_contents, scan_contents
+from cas.parity import MAX_PACK_BYTES
 from cas.protection import check_image, finish, make_sidecar, read_image
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ def mend_pack(
 
     Raises UnsupportedFormat, and OSError or NoSpace if writing fails (it may be called again).
     """
+    if not row.length:
+        return Mended(pack)  # its first flush failed
+    if row.length > MAX_PACK_BYTES:
+        percent = 0
     place.drop_cached(pack)
     try:
         sidecar = recovery.load(pack)

@@ -167,7 +167,7 @@ class Parity:
 
     def _protect(self, pack: int, percent: int) -> Generator[None, None, None]:
         row = self._sealed(pack)
-        if row is None or row.length > MAX_PACK_BYTES:
+        if row is None or not 0 < row.length <= MAX_PACK_BYTES:
             return
         store = self._store
         try:
@@ -242,15 +242,12 @@ class Parity:
         return True
 
 
-def settle(store: Store, mended: Mended) -> Generator[None, None, int]:
-    """Record which chunks of a pack are lost, and which are whole again. Yields between slices.
-
-    Returns how many are damaged in the whole store.
-    """
+def settle(store: Store, mended: Mended) -> Generator[None, None, None]:
+    """Record which chunks of a pack are lost, and which are whole again. Yields between slices."""
     if mended.lost:
         yield from record_loss(store.kv, mended.pack, mended.lost)
     with store.operation():
-        return (yield from recheck_damage(store.kv, store.chunks))
+        yield from recheck_damage(store.kv, store.chunks, mended.pack)
 
 
 def log_mended(mended: Mended) -> None:

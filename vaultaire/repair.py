@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cas.catalog import PackState, iterate_packs
 from cas.damage import damaged_chunks, packs_to_mend, unqueue_mending
 from cas.errors import CasError, MissingSidecar
-from cas.mending import Mended
+from cas.loss import recheck_damage
 from cas.verify import DamageKind
 from vaultaire.parity import mend, parity_percent, recovery_of, settle
 from vaultaire.verify import verify
@@ -29,6 +29,7 @@ from vaultaire.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cas.mending import Mended
     from vaultaire.store import Store
     from vaultaire.verify import Report
 
@@ -89,6 +90,10 @@ def repair(
     for done, pack in enumerate(packs):
         on_progress("mending", done, len(packs))
         _mend(store, pack, result)
+    if not dry_run:
+        with store.operation():
+            for _ in recheck_damage(store.kv, store.chunks):
+                pass
     if (found or any(each.lost for each in result.mended)) and not dry_run:
         result.left = verify(store, on_progress=on_progress)
     with store.kv.snapshot() as reader:
@@ -106,8 +111,9 @@ def _mend(store: Store, pack: int, result: Repair) -> None:
         result.mended.append(mended)
     if result.dry_run:
         return
-    for _ in settle(store, mended or Mended(pack)):
-        pass
+    if mended is not None:
+        for _ in settle(store, mended):
+            pass
     store.kv.commit(lambda txn: unqueue_mending(txn, pack))
 
 
