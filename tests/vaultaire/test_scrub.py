@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cas.catalog import PACKS, PackState, condemn, forget_pack, iterate_packs, pack_key
 from tests.vaultaire.verify_support import Client, _bucket, fill, flip, look
 from vaultaire.cli.stats import care_lines
+from vaultaire.config import ServeConfig
 from vaultaire.maintenance import chores
 from vaultaire.reports import get_report
 from vaultaire.scrub import (
@@ -238,7 +239,9 @@ def test_a_full_disk_does_not_stop_scrubbing(bench, monkeypatch, caplog):
 
 def test_zero_days_turn_it_off(bench):
     assert "scrub" in {chore.name for chore in chores(bench.store)}
-    assert "scrub" not in {chore.name for chore in chores(bench.store, scrub_days=0)}
+    assert "scrub" not in {
+        chore.name for chore in chores(bench.store, ServeConfig(bench.store.directory, scrub_days=0))
+    }
 
 
 def test_stats_tell_where_it_stands():
