@@ -30,6 +30,7 @@ class ServeConfig:
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
     parity_percent: int | None = None  # of the packs; None: as it was set before
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
+    scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
 
     @property
     def tls(self) -> bool:

@@ -2,8 +2,8 @@
 
 It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
 seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
-has grown enough, carries out lifecycle rules, gives sealed packs their parity and forgets old client tokens. The server works without it; the journal
-grows, and nothing expires.
+has grown enough, carries out lifecycle rules, forgets old client tokens, gives sealed packs their parity, mends and
+scrubs packs. The server works without it; the journal grows, nothing expires, and damage stays.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cas.errors import CasError
@@ -21,9 +22,11 @@ from index.errors import NamesError
 from index.kv import KvError, StorePoisoned
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
+from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
-from vaultaire.parity import Parity
+from vaultaire.parity import Parity, note_damage
+from vaultaire.scrub import Scrub
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
+SCRUB_SECONDS: Final = 0.3  # of each round; its own rate is mostly far below what that allows
 TOKENS_SECONDS: Final = 3600.0  # between two looks
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
@@ -48,16 +52,20 @@ class Chore:
     due: float = 0.0
 
 
-def chores(store: Store) -> list[Chore]:
+def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     """All of them, in the order in which one round does them."""
+    config = config or ServeConfig(store.directory)
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     parity = Parity(store)
+    scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))
+    scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
         Chore("parity", parity.run_slice),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
+        *scrubbing,
     ]
 
 
@@ -72,7 +80,7 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            all_chores = chores(store)
+            all_chores = chores(store, orders.config)
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
                 run_due(all_chores, time.monotonic(), stop.is_set)

@@ -117,6 +117,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     "  [default: 10]",
 )
 @click.option(
+    "--scrub-days",
+    type=click.FloatRange(0, 3650),
+    default=7.0,
+    show_default=True,
+    envvar="VAULTAIRE_SCRUB_DAYS",
+    show_envvar=True,
+    help="Read and verify everything once in so many days; 0 turns it off.",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -138,6 +147,7 @@ def command(
     grace: float,
     memory_budget: int,
     parity: int | None,
+    scrub_days: float,
     domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
@@ -161,6 +171,7 @@ def command(
         grace_seconds=grace,
         memory_budget_bytes=memory_budget,
         parity_percent=parity,
+        scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()
