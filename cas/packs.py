@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FIRST_EXTENT_BYTES: Final = 1 << 20
 LARGEST_EXTENT_BYTES: Final = 64 << 20
+SIDECAR_SUFFIX: Final = ".parity"  # see cas.sidecars
 MAX_OPEN_FILES: Final = 128  # of sealed and growing packs that are being read
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -56,7 +57,7 @@ class LocalPacks:
 
     def create(self, pack: int) -> LocalPackWriter:
         path = self.path(pack)
-        with _full_as_no_space():
+        with full_as_no_space():
             path.parent.mkdir(exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # The folder may be new, and made by another thread whose flush is still to come: both are flushed here.
@@ -65,7 +66,7 @@ class LocalPacks:
     def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         with self._files.use(pack) as fd:
             try:
-                return [_read_range(fd, offset, length) for offset, length in ranges]
+                return [read_range(fd, offset, length) for offset, length in ranges]
             except OSError as error:
                 raise PackUnreadable(pack, str(error)) from error
 
@@ -97,10 +98,31 @@ class LocalPacks:
         finally:
             writer.close()
 
+    def rewrite(self, pack: int, pieces: Sequence[tuple[int, bytes]]) -> None:
+        try:
+            fd = os.open(self.path(pack), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise MissingPack(pack) from error
+        writer = LocalPackWriter(fd, ())
+        try:
+            for offset, data in pieces:
+                writer.write(offset, [data])
+            writer.sync()
+        finally:
+            writer.close()
+
+    def drop_cached(self, pack: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError, MissingPack, PackUnreadable), self._files.use(pack) as fd:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def remove(self, pack: int) -> None:
         self._files.forget(pack)
         path = self.path(pack)
         with suppress(FileNotFoundError):
+            # The sidecar first: alone it would stay for ever, for nothing names it.
+            for suffix in (SIDECAR_SUFFIX, SIDECAR_SUFFIX + ".new"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
             path.unlink()
             sync_directory(path.parent)
 
@@ -136,7 +158,7 @@ class LocalPackWriter:
             self._allocated += extent
 
     def write(self, offset: int, parts: Sequence[Buffer]) -> None:
-        with _full_as_no_space():
+        with full_as_no_space():
             left = [memoryview(part) for part in parts if len(part)]
             while left:
                 written = _write_some(self._fd, left, offset)
@@ -148,7 +170,7 @@ class LocalPackWriter:
                     left[0] = left[0][written:]
 
     def sync(self) -> None:
-        _flush_data(self._fd)
+        flush_data(self._fd)
         for folder in self._unsynced_folders:
             sync_directory(folder)
         self._unsynced_folders = ()
@@ -252,7 +274,8 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _flush_data(fd: int) -> None:
+def flush_data(fd: int) -> None:
+    """Make the bytes of a file durable. Raises OSError; a second call would lie."""
     if sys.platform == "darwin":
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there does not empty the drive's cache
     else:
@@ -265,7 +288,8 @@ def _write_some(fd: int, parts: Sequence[memoryview], offset: int) -> int:
     return os.pwrite(fd, parts[0], offset)
 
 
-def _read_range(fd: int, offset: int, length: int) -> bytes:
+def read_range(fd: int, offset: int, length: int) -> bytes:
+    """Fewer bytes only where the file ends."""
     data = os.pread(fd, length, offset)
     if len(data) == length or not data:
         return data
@@ -277,7 +301,8 @@ def _read_range(fd: int, offset: int, length: int) -> bytes:
 
 
 @contextmanager
-def _full_as_no_space() -> Iterator[None]:
+def full_as_no_space() -> Iterator[None]:
+    """A full disk as NoSpace."""
     try:
         yield
     except OSError as error:

@@ -2,8 +2,9 @@
 
 It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
 seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
-has grown enough, carries out lifecycle rules, collects what is not needed any more and forgets old client tokens. The
-server works without it; the journal grows, nothing expires, and no space comes back.
+has grown enough, carries out lifecycle rules, collects what is not needed any more, gives sealed packs their parity, mends and scrubs
+packs, and forgets old client tokens. The server works without it; the journal grows, nothing expires, no space comes
+back, and damage stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cas.errors import CasError
@@ -25,6 +27,8 @@ from vaultaire.collection import Collector
 from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
+from vaultaire.parity import Parity, note_damage
+from vaultaire.scrub import Scrub
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
 COLLECTION_SECONDS: Final = 0.4  # likewise; what is copied in it is limited besides
+SCRUB_SECONDS: Final = 0.3  # of each round; its own rate is mostly far below what that allows
 TOKENS_SECONDS: Final = 3600.0  # between two looks
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
@@ -52,17 +57,22 @@ class Chore:
 
 def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     """All of them, in the order in which one round does them."""
-    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     config = config or ServeConfig(store.directory)
+    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     collector = Collector(store, bytes_per_second=config.collection_bytes_per_second)
     store.before_close.append(collector.close)
+    parity = Parity(store)
+    scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))
+    scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
         Chore("packs", lambda: care_for_packs(store)),
         Chore("collection", lambda: collector.run_slice(COLLECTION_SECONDS)),
+        Chore("parity", parity.run_slice),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
+        *scrubbing,
     ]
 
 

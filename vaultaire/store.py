@@ -26,6 +26,7 @@ from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
 from cas.packs import LocalPacks
+from cas.sidecars import LocalSidecars
 from cas.store import ChunkStore
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.tables import TABLES as INDEX_TABLES
@@ -67,8 +68,15 @@ class Store:
         self.run_file = RunFile(directory / "run", kind, writer, self._read_epoch)
         self._frame_threads = frame_threads()
         self.packs = LocalPacks(directory / "packs")
+        self.sidecars = LocalSidecars(directory / "packs")
         self.chunks = ChunkStore(
-            kv, self.packs, identity, writer, self.run_file, parallel_map=self._frame_threads.map
+            kv,
+            self.packs,
+            identity,
+            writer,
+            self.run_file,
+            sidecars=self.sidecars,
+            parallel_map=self._frame_threads.map,
         )
 
     @classmethod

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,24 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
 )
 @click.option(
+    "--parity",
+    type=click.IntRange(0, 100),
+    envvar="VAULTAIRE_PARITY",
+    show_envvar=True,
+    metavar="PERCENT",
+    help="Parity beside the packs, to mend damage: percent of their size, 0 for none; kept in the store."
+    "  [default: 10]",
+)
+@click.option(
+    "--scrub-days",
+    type=click.FloatRange(0, 3650),
+    default=7.0,
+    show_default=True,
+    envvar="VAULTAIRE_SCRUB_DAYS",
+    show_envvar=True,
+    help="Read and verify everything once in so many days; 0 turns it off.",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -147,6 +166,8 @@ def command(
     memory_budget: int,
     collection_rate: int,
     upload_expiry: float,
+    parity: int | None,
+    scrub_days: float,
     domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
@@ -171,6 +192,8 @@ def command(
         memory_budget_bytes=memory_budget,
         collection_bytes_per_second=collection_rate,
         upload_expiry_days=upload_expiry,
+        parity_percent=parity,
+        scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()
@@ -221,6 +244,7 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     Raises StoreError (its message is for the operator), OSError.
     """
     from vaultaire.access import Keyring, new_root
+    from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
     offered = given or new_root()
@@ -229,6 +253,9 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
         with store.kv.snapshot() as reader:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
+            parity = parity_percent(reader)
+        if config.parity_percent is not None and config.parity_percent != parity:
+            store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
         root = store.kv.commit(
             lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
         )
