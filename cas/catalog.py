@@ -22,7 +22,7 @@ from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cas.damage import DAMAGED, forget_damage, known_damage
+from cas.damage import DAMAGED, damaged_chunks, forget_damage, known_damage, unqueue_mending
 from cas.errors import CorruptRow, PackGone, UnsupportedFormat
 from cas.frame import WORD, Codec
 from cas.pack import PackKind
@@ -308,10 +308,14 @@ def drop_placements(txn: Transaction, pack: int, chunks: Iterable[bytes]) -> int
     row = get_pack(txn, pack)
     ids = sorted(chunks)
     dropped: dict[int, tuple[int, int]] = {}
+    gone = []
     for chunk, placement in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
         if placement is not None and pack_of(placement) == pack:
             txn.delete(PLACEMENTS, chunk)
             _tally(dropped, placement, 1)
+            gone.append(chunk)
+    if damaged_chunks(txn):
+        forget_damage(txn, gone)
     count, raw_bytes = dropped.get(pack, (0, 0))
     if row is not None and count:
         left = replace(
@@ -328,6 +332,7 @@ def forget_pack(txn: Transaction, pack: int) -> None:
     """
     txn.delete(PACKS, pack_key(pack))
     txn.delete(STATE, _CONDEMNED + pack_key(pack))
+    unqueue_mending(txn, pack)
     txn.put(STATE, _GONE + pack_key(pack), b"")
 
 
