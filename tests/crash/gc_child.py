@@ -35,10 +35,9 @@ from cas.store import SEAL_AFTER_SECONDS, ChunkStore
 from index.buckets import get_bucket
 from index.errors import NamesError
 from index.expiry import upload_page
-from index.manifests import bucket_ids
 from index.objects import get_object
 from index.records import ObjectRecord, PartRecord, UploadRecord
-from index.uploads import create_upload, get_parts, get_upload, put_part, remove_upload
+from index.uploads import create_upload, get_parts, put_part, remove_upload
 from index.versions import Change, delete_object, delete_version, get_version, iterate_versions, put_object
 from vaultaire.collection import Collector
 from vaultaire.store import Store
@@ -90,9 +89,13 @@ def mutate(names: list[str]) -> None:
     wait = Collector._wait
     for name in names:
         if name == "no-wait-before-mark":
-            Collector._wait = lambda self, epoch: wait(self, epoch) if self.progress.step == "copying" else iter(())
+            Collector._wait = lambda self, epoch: (
+                wait(self, epoch) if self.progress.step == "copying" else iter(())
+            )
         elif name == "early-unlink":
-            Collector._wait = lambda self, epoch: iter(()) if self.progress.step == "copying" else wait(self, epoch)
+            Collector._wait = lambda self, epoch: (
+                iter(()) if self.progress.step == "copying" else wait(self, epoch)
+            )
         elif name == "lookups-ignore-condemned":
             cas.catalog.CondemnedCache.get = lambda self, reader: frozenset()
         elif name == "no-row-check":
@@ -209,7 +212,9 @@ class Writer(Player):
 
     def abandon(self) -> None:
         with self.upload(self.content(), 4000, 0.0) as (_, publications):
-            self.store.chunks.sync(publications)  # a client that leaves: durable, published in part, never named
+            self.store.chunks.sync(
+                publications
+            )  # a client that leaves: durable, published in part, never named
 
     def delete(self) -> None:
         name, key, change = self.name, self.key(), self.change()
@@ -243,7 +248,9 @@ class Writer(Player):
         nonce = self.rng.randbytes(8)
 
         def commit(txn):
-            return create_upload(txn, get_bucket(txn, name).id, UploadRecord("", key, "root", 1), nonce).upload_id
+            return create_upload(
+                txn, get_bucket(txn, name).id, UploadRecord("", key, "root", 1), nonce
+            ).upload_id
 
         return self.commit(commit)
 

@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cas import gc
 from cas.catalog import PLACEMENTS, iterate_packs, pack_of
 from cas.manifest import Manifest
 from index.buckets import create_bucket, get_bucket
@@ -97,7 +96,14 @@ class Race:
 
     def start(self, number: int) -> None:
         role = CAST[number]
-        command = [sys.executable, str(CHILD), role, str(self.directory), f"{self.rng.random()}", self.mutants]
+        command = [
+            sys.executable,
+            str(CHILD),
+            role,
+            str(self.directory),
+            f"{self.rng.random()}",
+            self.mutants,
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.running[number] = process
         threading.Thread(target=self.relay, args=(role, process), daemon=True).start()
