@@ -25,6 +25,7 @@ from vaultaire.cli.options import ByteSize, Duration, ListenAddress
 from vaultaire.cli.output import binary_size
 from vaultaire.cli.serve import default_workers
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.parity import parity_percent
 from vaultaire.store import Store
 
 PROGRAM = (sys.executable, "-m", "vaultaire")
@@ -254,12 +255,26 @@ def test_every_option_reaches_the_supervisor(served, data):
         *("serve", "--data", data, "--listen", "[::1]:0", "--workers", 3, "--stall-timeout", "5"),
         *("--head-timeout", "2s", "--grace", "1500ms", "--memory-budget", "64MiB"),
         *("--domain", "S3.Example.org.", "--domain", "localhost", "--domain", "localhost"),
-        *("--scrub-days", "0"),
+        *("--scrub-days", "0", "--parity", "25"),
     )
     domains = ("s3.example.org", "localhost")
     assert served.configs == [
-        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, domains, scrub_days=0.0),
+        ServeConfig(
+            *(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, domains),
+            scrub_days=0.0,
+            parity_percent=25,
+        ),
     ]
+
+
+def test_parity_is_kept_until_it_is_set_again(served, data):
+    def kept():
+        with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
+            return parity_percent(reader)
+
+    for arguments, expected in (((), 10), (("--parity", "25"), 25), ((), 25), (("--parity", "0"), 0)):
+        vaultaire("serve", "--data", data, *arguments)
+        assert kept() == expected
 
 
 def test_every_option_is_also_an_environment_variable(served, data):
