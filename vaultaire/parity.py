@@ -2,8 +2,9 @@
 
 Order of the work: packs that were found damaged first; then sealed packs without a sidecar, oldest first. One slice
 is about SLICE_SECONDS; the one slice that may take longer looks at all of a damaged pack (half a second for 64 MiB,
-seconds if a tenth of it is lost). A sidecar that was begun before a restart is begun again. When nothing is left to do the packs are looked through
-every IDLE_SECONDS: so much, and the backlog, lie between the sealing of a pack and its protection.
+one second if a tenth of it is lost). A sidecar that was begun before a restart is begun again. When nothing is left to
+do the packs are looked through every IDLE_SECONDS: so much, and the backlog, lie between the sealing of a pack and its
+protection. Beside all that every sidecar is read once in CHECK_SECONDS.
 
 How much parity is a policy of the store (`serve --parity PERCENT`, kept in it): it holds for sidecars made from then
 on. 0 makes none; those that exist stay, and serve.
@@ -15,12 +16,13 @@ that it is sealed. Memory: one pack.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog import PackState, get_pack, iterate_packs
 from cas.damage import packs_to_mend, unqueue_mending
-from cas.errors import CasError, CorruptPack, MissingPack, MissingSidecar, PackUnreadable
+from cas.errors import CasError, CorruptPack, MissingPack, MissingSidecar, PackUnreadable, Unmendable
 from cas.healing import queue_damaged_pack
 from cas.loss import recheck_damage, record_loss
 from cas.mending import mend_pack
@@ -41,7 +43,8 @@ DEFAULT_PERCENT: Final = 10
 SLICE_SECONDS: Final = 0.25
 IDLE_SECONDS: Final = 10.0  # between two looks at all packs
 RETRY_SECONDS: Final = 600.0  # a pack that could not be protected or mended is left alone so long
-LOST_SECONDS: Final = 24 * 3600.0  # one that has lost bytes: nothing will change by itself
+CHECK_SECONDS: Final = 7 * 24 * 3600.0  # every sidecar is read once in so long, one after the other
+LOST_SECONDS: Final = 6 * 3600.0  # one that has lost bytes: nothing will change by itself
 SUBJECT: Final = "parity"  # of its report
 
 _SETTINGS: Final = "srv.settings"
@@ -90,6 +93,17 @@ def mend(store: Store, pack: int, *, dry_run: bool = False) -> Mended | None:
         return mend_pack(recovery_of(store), store.packs, pack, row, percent, dry_run=dry_run)
 
 
+def sidecar_is_sound(store: Store, pack: int) -> bool:
+    """Every byte of the sidecar is as it was written. False if it is missing, too. Raises UnsupportedFormat."""
+    recovery = recovery_of(store)
+    recovery.forget(pack)
+    try:
+        sidecar = recovery.load(pack)
+    except (MissingSidecar, Unmendable):
+        return False
+    return sidecar.sound and recovery.parity_is_sound(sidecar)
+
+
 def note_damage(store: Store, pack: int, frame: int | None = None, chunk: bytes | None = None) -> None:
     """For whoever meets damage, as scrubbing does: the maintenance process will look at the whole pack and mend it."""
     del frame, chunk  # all of it is looked at
@@ -108,6 +122,8 @@ class Parity:
         self._later: dict[int, float] = {}  # pack -> when to try again
         self._protected: set[int] = set()  # known to have a sidecar
         self._made = self._made_bytes = 0
+        self._next_check = clock()
+        self._checked = 0  # the sidecar that was checked last
 
     def run_slice(self, seconds: float = SLICE_SECONDS) -> bool:
         """Work for about so long; False if there is nothing to do. Raises KvError, OSError."""
@@ -133,11 +149,11 @@ class Parity:
             percent = parity_percent(reader)
         if damaged:
             return self._mend(damaged[0])
-        if not percent:
-            return None
         if not self._waiting and self._clock() >= self._next_look:
             self._look()
-        return self._protect(self._waiting.pop(), percent) if self._waiting else None
+        if percent and self._waiting:
+            return self._protect(self._waiting.pop(), percent)
+        return self._check_next() if self._protected and self._clock() >= self._next_check else None
 
     def _is_due(self, pack: int) -> bool:
         return self._later.get(pack, 0.0) <= self._clock()
@@ -150,9 +166,9 @@ class Parity:
     def _look(self) -> None:
         """Which packs wait; and sidecars whose packs are gone go."""
         self._next_look = self._clock() + IDLE_SECONDS
-        first = not self._protected
-        if first:
+        if not self._protected:
             self._protected = {pack for pack, _ in self._store.sidecars.lengths()}
+            self._checked = random.choice([0, *self._protected])  # not the same ones after every restart
         with self._store.kv.snapshot() as reader:
             rows = dict(iterate_packs(reader))
         self._waiting = [
@@ -212,6 +228,16 @@ class Parity:
             "finished_ms": time.time_ns() // 1_000_000,
         }
         self._store.kv.commit(lambda txn: put_report(txn, SUBJECT, report))
+
+    def _check_next(self) -> Generator[None, None, None]:
+        """Read one sidecar, in the order of packs: rot in it is found before it is needed."""
+        self._next_check = self._clock() + CHECK_SECONDS / len(self._protected)
+        pack = min(self._protected, key=lambda pack: (pack <= self._checked, pack))
+        self._checked = pack
+        if not sidecar_is_sound(self._store, pack) and self._sealed(pack) is not None:
+            log.error("the parity sidecar of pack %016x is damaged; it will be made anew", pack)
+            queue_damaged_pack(self._store.kv, pack)
+        yield
 
     # --- mending ----------------------------------------------------------------------------------------------
 

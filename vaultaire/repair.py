@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from cas.catalog import PackState, iterate_packs
 from cas.damage import damaged_chunks, packs_to_mend, unqueue_mending
-from cas.errors import CasError, MissingSidecar
+from cas.errors import CasError
 from cas.loss import recheck_damage
 from cas.verify import DamageKind
-from vaultaire.parity import mend, parity_percent, recovery_of, settle
+from vaultaire.parity import mend, parity_percent, settle, sidecar_is_sound
 from vaultaire.verify import verify
 
 if TYPE_CHECKING:
@@ -127,18 +127,12 @@ def _without_sound_sidecar(store: Store, on_progress: Callable[[str, int, int], 
     with store.kv.snapshot() as reader:
         sealed = [pack for pack, row in iterate_packs(reader) if row.state == PackState.SEALED]
         wanted = bool(parity_percent(reader))
-    recovery = recovery_of(store)
     unsound = set()
     for done, pack in enumerate(sealed):
         on_progress("parity", done, len(sealed))
         with store.operation():
-            try:
-                sidecar = recovery.load(pack)
-                sound = sidecar.sound and recovery.parity_is_sound(sidecar)
-            except MissingSidecar:
-                sound = not wanted
-            except CasError:
-                sound = False
+            exists = store.sidecars.path(pack).exists()
+            sound = sidecar_is_sound(store, pack) if exists else not wanted
         if not sound:
             unsound.add(pack)
     return unsound

@@ -25,6 +25,7 @@ from vaultaire.cli.options import ByteSize, Duration, ListenAddress
 from vaultaire.cli.output import binary_size
 from vaultaire.cli.serve import default_workers
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.parity import parity_percent
 from vaultaire.store import Store
 
 PROGRAM = (sys.executable, "-m", "vaultaire")
@@ -266,6 +267,16 @@ def test_every_option_reaches_the_supervisor(served, data):
             scrub_days=0.0,
         )
     ]
+
+
+def test_parity_is_kept_until_it_is_set_again(served, data):
+    def kept():
+        with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
+            return parity_percent(reader)
+
+    for arguments, expected in (((), 10), (("--parity", "25"), 25), ((), 25), (("--parity", "0"), 0)):
+        vaultaire("serve", "--data", data, *arguments)
+        assert kept() == expected
 
 
 def test_every_option_is_also_an_environment_variable(served, data):

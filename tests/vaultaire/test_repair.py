@@ -13,7 +13,14 @@ from cas.pack import PackKind
 from tests.vaultaire.verify_support import Client, Damaged, _bucket, copy_of, fill, flip
 from vaultaire.cli import main
 from vaultaire.maintenance import chores, run_due
-from vaultaire.parity import Parity, note_damage, parity_percent, set_parity_percent, sidecar_bytes
+from vaultaire.parity import (
+    CHECK_SECONDS,
+    Parity,
+    note_damage,
+    parity_percent,
+    set_parity_percent,
+    sidecar_bytes,
+)
 from vaultaire.reading import read_all
 from vaultaire.repair import repair
 from vaultaire.stats import collect
@@ -221,6 +228,22 @@ def test_chore_does_nothing_at_zero_percent_but_mends(damaged: Damaged):
         protect_all(store)
     assert not sidecar(damaged, others[0]).exists()
     assert damaged.path(pack).read_bytes() == clean
+
+
+def test_chore_finds_rot_in_sidecars(damaged: Damaged):
+    packs = sealed_packs(damaged)
+    clean = sidecar(damaged, packs[2]).read_bytes()
+    flip(sidecar(damaged, packs[2]), len(clean) // 2)
+    now = [0.0]
+    with damaged.store() as store:
+        work = Parity(store, lambda: now[0])
+        for _ in range(len(packs) + 1):
+            while work.run_slice(0.0):
+                pass
+            now[0] += CHECK_SECONDS / len(packs)
+        while work.run_slice(0.0):
+            pass
+    assert sidecar(damaged, packs[2]).read_bytes() == clean
 
 
 def test_sidecar_goes_with_its_pack(damaged: Damaged):
