@@ -170,6 +170,11 @@ class ChunkStore:
     def statistics(self, reader: Reader) -> CasStatistics:
         return statistics(reader)
 
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many packs the disk has failed (writing, flushing, making them) since the last flush that succeeded."""
+        return self._appender.failures_in_a_row
+
     # --- care for packs -----------------------------------------------------------------------------------------
 
     def seal_idle(self, now: float) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cas.store import ChunkStore, Ingest, Publication
     from vaultaire.budget import Lease, MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.space import Claim
     from vaultaire.threads import Threads
 
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -82,7 +83,9 @@ class Upload:
         digests: Digests,
         max_bytes: int,
         inline_max_bytes: int = INLINE_MAX_BYTES,
+        claim: Claim | None = None,
     ) -> None:
+        """`claim`: room on the disk that was promised for this body; it is released with the upload."""
         self._chunks = chunks
         self._committer = committer
         self._budget = budget
@@ -91,6 +94,7 @@ class Upload:
         self._digests = digests
         self._max_bytes = max_bytes
         self._inline_max_bytes = inline_max_bytes
+        self._claim = claim
         self._lease: Lease | None = None
         self._ingest: Ingest | None = None
         self._ended = False
@@ -104,14 +108,23 @@ class Upload:
         self.committed = False
 
     def __enter__(self) -> Self:
-        self._lease = self._budget.admit()
+        try:
+            self._lease = self._budget.admit()
+        except BaseException:
+            self._release_claim()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         assert self._lease is not None
         self._lease.release()
+        self._release_claim()
         if self._ingest is not None and not self.committed:
             self._ingest.abort()
+
+    def _release_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
 
     @property
     def new_stored_bytes(self) -> int:
@@ -163,6 +176,8 @@ class Upload:
                     async for pieces in receiver:
                         self._in_hand = sum(map(len, pieces))
                         await self._process(ingest, pieces)
+                        if self._claim is not None:
+                            self._claim.written(self._in_hand)
                         pieces.clear()  # both tasks still have a name for the list: a stalled client would hold it
                         self._in_hand = 0
                         self._hold()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from cas.errors import CasError
 from index.errors import NamesError
 from index.kv import KvError, StorePoisoned
+from index.poison import forget_poison
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.errors import StoreError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
 TOKENS_SECONDS: Final = 3600.0  # between two looks
+STEADY_SECONDS: Final = 3600.0  # a store that ran so long may fail once more before it becomes read-only
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
 log = logging.getLogger("vaultaire.maintenance")
@@ -51,10 +53,17 @@ def chores(store: Store) -> list[Chore]:
     """All of them, in the order in which one round does them."""
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     return [
+        Chore("reserve", store.space.restore),
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
+        Chore(
+            "failures",
+            lambda: forget_poison(store.directory),
+            every=STEADY_SECONDS,
+            due=time.monotonic() + STEADY_SECONDS,
+        ),
     ]
 
 
@@ -72,7 +81,8 @@ def main() -> int:
             all_chores = chores(store)
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
-                run_due(all_chores, time.monotonic(), stop.is_set)
+                if store.kv.read_only_reason() is None:
+                    run_due(all_chores, time.monotonic(), stop.is_set)
     except StorePoisoned as error:
         log.error("%s", error)
         return EX_TEMPFAIL
@@ -106,7 +116,7 @@ def adopt(store: Store) -> None:
 
 def care_for_metadata(store: Store) -> None:
     store.kv.check_readers()
-    if store.kv.checkpoint_due():
+    if store.kv.checkpoint_due() and store.has_room_to_recover():
         store.kv.write_checkpoint()
         log.info("wrote a checkpoint")
 

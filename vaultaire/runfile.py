@@ -97,6 +97,21 @@ class RunFile:
             self._published = value
 
 
+class UnpublishedRunFile(RunFile):
+    """That of a process in a read-only store, where nothing can be collected: it needs no file, hence no room."""
+
+    def __init__(self) -> None:
+        self._read_epoch = lambda: 0
+        self._lock = threading.Lock()
+        self._running = {}
+        self._fd = -1
+        self._epoch = 0
+        self._published = IDLE
+
+    def _publish(self, value: int) -> None:
+        self._published = value
+
+
 def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
     """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file.
 
