@@ -135,10 +135,15 @@ async def _not_started(scope: object, receive: object, send: object) -> None:
 
 async def _tick(store: Store, on_poisoned: Callable[[], None]) -> None:
     limiter = trio.CapacityLimiter(1)
+    told = False
 
     def once() -> None:
+        nonlocal told
         store.run_file.tick()
         reason = store.kv.read_only_reason()
+        if reason is not None and not told:
+            told = True
+            log.critical("the store is read-only: %s", reason)
         if reason is None:
             store.chunks.seal_idle(time.monotonic())
             give_up_if_packs_fail(store.kv, store.chunks)

@@ -199,7 +199,7 @@ class Connection(TCPServer):
         if exchange.complete:
             await self._linger()
         elif exchange.started:
-            if not failed:
+            if not failed and not self.eof:  # an app that sees its client leave (a probe of readyz) stops too
                 log.error("%s %r: the app broke its response off", head.method, head.raw_path)
             if exchange.ends_with_connection:
                 self.wire.drop_unsent()

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cas.errors import CasError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
+REMINDER_SECONDS: Final = 60.0
 TOKENS_SECONDS: Final = 3600.0  # between two looks
 STEADY_SECONDS: Final = 3600.0  # a store that ran so long may fail once more before it becomes read-only
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
@@ -78,11 +80,13 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            all_chores = chores(store)
+            all_chores, read_only = chores(store), False
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
-                if store.kv.read_only_reason() is None:
-                    run_due(all_chores, time.monotonic(), stop.is_set)
+                if not read_only and (reason := store.kv.read_only_reason()) is not None:
+                    read_only = True
+                    all_chores = [Chore("reminder", partial(remind, reason), every=REMINDER_SECONDS)]
+                run_due(all_chores, time.monotonic(), stop.is_set)
     except StorePoisoned as error:
         log.error("%s", error)
         return EX_TEMPFAIL
@@ -107,6 +111,10 @@ def run_due(all_chores: Sequence[Chore], now: float, stopping: Callable[[], bool
             raise
         except (KvError, CasError, NamesError, StoreError, OSError):
             log.exception("%s failed; it will be tried again", chore.name)
+
+
+def remind(reason: str) -> None:
+    log.critical("the store is read-only: %s. Mend the disk, then restart the server (docs/disks.md)", reason)
 
 
 def adopt(store: Store) -> None:
