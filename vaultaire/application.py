@@ -16,8 +16,9 @@ from cas.errors import CasError
 from index.kv import KvError, StorePoisoned
 from index.readonly import FULL
 from vaultaire.access import Keyring
+from vaultaire.allocator import Allocator
 from vaultaire.app import VaultaireApp
-from vaultaire.budget import MemoryBudget
+from vaultaire.budget import STREAM_BYTES, MemoryBudget
 from vaultaire.child import EX_TEMPFAIL
 from vaultaire.commit import Committer, give_up_if_packs_fail
 from vaultaire.errors import StoreError
@@ -103,7 +104,11 @@ class WorkerLifespan:
             store=store,
             committer=committer,
             keyring=keyring,
-            budget=MemoryBudget(app.settings.memory_budget_bytes),
+            budget=MemoryBudget(
+                app.settings.memory_budget_bytes,
+                stream_bytes=STREAM_BYTES,
+                streams_changed=Allocator().streams_changed,
+            ),
             threads=Threads(),
             clock=time.time,
             on_damage=on_damage,

@@ -74,8 +74,7 @@ class Worker(WorkerContext):
         now = trio.current_time()
         for connection in list(self.connections):
             if connection.wire.is_stalled(now):
-                connection.wire.drop_unsent()
-                connection.cancel_scope.cancel()
+                connection.drop()
             elif connection.deadline < now:
                 connection.cancel_scope.cancel()
 
@@ -130,6 +129,11 @@ class Connection(TCPServer):
         finally:
             self.worker.connections.discard(self)
             self.wire.close()
+
+    def drop(self) -> None:
+        """End it now, whatever goes on; the client sees a reset."""
+        self.wire.drop_unsent()
+        self.cancel_scope.cancel()
 
     async def _serve(self) -> None:
         sock = self.wire.sock

@@ -3,8 +3,9 @@
 Three layers, from the outside in:
 
 1. **Admission.** Before a body is asked for, its announced length (and what metadata may add) must fit into what is
-   free. Claims of running uploads are counted as long as their bytes have not been written: per process; uploads of
-   several workers that together are too much are refused when the disk is really full.
+   free, beside what running uploads still need. An upload counts for as much as it has sent, and a little more: so a
+   client that has only promised much keeps nobody else out. Uploads that together turn out to be too much (or run in
+   several workers, each of which counts its own) are refused when the disk is really full.
 2. **The floor.** Admission leaves some of the free bytes alone: journal, run files, footers and the maintenance
    process's small writes do not meet a full disk only because clients filled it.
 3. **The reserve**, a preallocated file `reserve`. When a commit finds no room although all that is new is refused
@@ -39,6 +40,7 @@ MIN_RESERVE_BYTES: Final = 4 << 20
 RESERVE_SHARE: Final = 64  # of the filesystem: one part in so many
 STEP_BYTES: Final = 2 << 20  # given back at once: many commits of deletes
 SMALL_WRITE_BYTES: Final = 64 << 10  # what a write of metadata alone may take, in journal and LMDB
+CREDIT_BYTES: Final = 4 << 20  # for which an upload counts that has sent nothing yet
 LEFT_FREE_BYTES: Final = 256 << 10  # when the reserve is filled again
 PLENTY_BYTES: Final = 1 << 30  # with so much to spare a look at the disk stays good for a second
 PROBE_SECONDS: Final = 1.0
@@ -91,26 +93,38 @@ def needed_bytes(length: int) -> int:
     return length + length // 32 + SMALL_WRITE_BYTES
 
 
+def counted_bytes(left: int, written: int) -> int:
+    """For how much an upload counts that has `left` bytes to go."""
+    return min(left, written + CREDIT_BYTES)
+
+
 class Claim:
     """Room that one upload was promised; see `Space.claim`. Release it in any case."""
 
-    __slots__ = ("_left", "_space")
+    __slots__ = ("_counted", "_left", "_space", "_written")
 
     def __init__(self, space: Space, needed: int) -> None:
         self._space = space
         self._left = needed
+        self._written = 0
+        self._counted = 0
+        self._count()
 
     def written(self, length: int) -> None:
         """`length` more bytes have reached the disk, or turned out to need no room."""
-        self._give_back(min(length, self._left))
+        self._written += length
+        self._left = max(0, self._left - length)
+        self._count()
 
     def release(self) -> None:
         """Idempotent."""
-        self._give_back(self._left)
+        self._left = 0
+        self._count()
 
-    def _give_back(self, count: int) -> None:
-        self._left -= count
-        self._space.give_back(count)
+    def _count(self) -> None:
+        counted = counted_bytes(self._left, self._written)
+        self._space.count(counted - self._counted)
+        self._counted = counted
 
     def __enter__(self) -> Self:
         return self
@@ -145,8 +159,6 @@ class Space:
         """Promise room for an upload of `length` bytes. Raises DiskFull."""
         needed = needed_bytes(length)
         self.require(needed)
-        with self._lock:
-            self._claimed += needed
         return Claim(self, needed)
 
     def require(self, needed: int = SMALL_WRITE_BYTES) -> None:
@@ -164,10 +176,10 @@ class Space:
         self._seen = self.probe()
         return DiskFull(needed, max(0, self._spare()))
 
-    def give_back(self, count: int) -> None:
-        """Part of a claim is not needed any more."""
+    def count(self, more: int) -> None:
+        """The claims count for `more` bytes (less, if negative)."""
         with self._lock:
-            self._claimed -= count
+            self._claimed += more
 
     def _spare(self) -> int:
         return self.policy.available(self._seen) - self._claimed

@@ -103,6 +103,7 @@ def new_upload(
         digests=digests,
         max_bytes=max_bytes,
         inline_max_bytes=inline_max_bytes,
+        end=call.end,
         claim=services.store.space.claim(length or 0),
     )
 

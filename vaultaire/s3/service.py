@@ -127,6 +127,7 @@ class S3Service:
             rules=rules,
             address=scope["client"][0] if scope.get("client") else None,
             virtual=virtual,
+            end=scope.get("state", {}).get("end_connection"),
         )
         authorize(call, operation, writes=writes)
         if writes:
