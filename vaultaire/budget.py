@@ -22,7 +22,7 @@ CROWDED_STREAMS = 8  # with more than these every stream works in smaller pieces
 STREAM_BYTES: Final = (
     32 << 10
 )  # what a stream costs beside its bytes: tasks, headers, buffers of the connection
-SLOW_BYTES_PER_SECOND: Final = 16 << 10
+SLOW_BYTES_PER_SECOND: Final = 4 << 10
 PATIENCE_SECONDS: Final = 5.0
 
 
@@ -126,6 +126,10 @@ class Lease:
         held = max(held, GUARANTEED_BYTES)
         self._budget.held_bytes += held - self.bytes
         self.bytes = held
+
+    def keep(self) -> None:
+        """The client has done its part: from now on it is not slow, however long the server takes."""
+        self._end = None
 
     def release(self) -> None:
         """Give everything back; idempotent."""

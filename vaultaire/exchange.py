@@ -107,7 +107,7 @@ class Exchange:
             "headers": head.headers,
             "client": connection.client,
             "server": connection.server,
-            "state": {**connection.state, "connection": connection, "end_connection": connection.drop},
+            "state": {**connection.state, "connection": connection},
             "extensions": {},
         }
 

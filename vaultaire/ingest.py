@@ -262,6 +262,7 @@ class Upload:
                 _join_small(pieces, piece)
             if not event.get("more_body", False):
                 self._ended = True
+                self._lease.keep()
                 break
             if self._arriving >= GUARANTEED_BYTES and not self._hold():
                 break

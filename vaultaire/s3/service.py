@@ -111,6 +111,7 @@ class S3Service:
         operation = routing.route(method, bucket, key, query, claim.headers)
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
+        connection = scope.get("state", {}).get("connection")  # none under another server
         call = Call(
             services,
             scope["scheme"],
@@ -127,7 +128,7 @@ class S3Service:
             rules=rules,
             address=scope["client"][0] if scope.get("client") else None,
             virtual=virtual,
-            end=scope.get("state", {}).get("end_connection"),
+            end=connection.drop if connection is not None else None,
         )
         authorize(call, operation, writes=writes)
         if writes:
