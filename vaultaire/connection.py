@@ -74,9 +74,7 @@ class Worker(WorkerContext):
     def arrive(self, address: str) -> bool:
         """Count a connection; False: one more than there may be, in all or from this address. `leave` undoes it."""
         count = self._addresses[address] = self._addresses.get(address, 0) + 1
-        return (
-            len(self.connections) <= self.max_connections and count <= self.max_connections * ADDRESS_SHARE
-        )
+        return len(self.connections) <= self.max_connections and count <= self.max_connections * ADDRESS_SHARE
 
     def leave(self, address: str) -> None:
         left = self._addresses.pop(address) - 1

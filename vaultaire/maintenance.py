@@ -23,6 +23,7 @@ from index.kv import KvError, StorePoisoned
 from index.poison import forget_poison
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
+from vaultaire.clock_watch import ClockWatch
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
 from vaultaire.store import Store
@@ -53,12 +54,13 @@ class Chore:
 
 def chores(store: Store) -> list[Chore]:
     """All of them, in the order in which one round does them."""
+    clock = ClockWatch()
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     return [
         Chore("reserve", store.space.restore),
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
-        Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("lifecycle", lambda: clock.is_believable() and lifecycle.run_slice(LIFECYCLE_SECONDS)),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
         Chore(
             "failures",
