@@ -57,9 +57,17 @@ def writer_of(pack: int) -> int:
 class LocalPacks:
     """See the module. Thread-safe. `directory` must exist; it belongs to one store."""
 
-    def __init__(self, directory: Path, *, keep_free_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_free_bytes: int = 0,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`make_room` is asked when the disk is full: True if another attempt is worth it, False in the end."""
         self._directory = directory
         self._keep_free_bytes = keep_free_bytes
+        self._make_room = make_room
         self._files = _OpenFiles(self.path)
 
     def path(self, pack: int) -> Path:
@@ -72,7 +80,7 @@ class LocalPacks:
             path.parent.mkdir(exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # The folder may be new, and made by another thread whose flush is still to come: both are flushed here.
-        return LocalPackWriter(fd, (path.parent, self._directory), self._keep_free_bytes)
+        return LocalPackWriter(fd, (path.parent, self._directory), self._keep_free_bytes, self._make_room)
 
     def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         with self._files.use(pack) as fd:
@@ -125,8 +133,15 @@ class LocalPackWriter:
 
     ends_at_sync = False
 
-    def __init__(self, fd: int, folders: tuple[Path, ...], keep_free_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        fd: int,
+        folders: tuple[Path, ...],
+        keep_free_bytes: int = 0,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._fd = fd
+        self._make_room = make_room
         self._unsynced_folders = folders
         self._keep_free_bytes = keep_free_bytes
         self._allocated = 0
@@ -143,6 +158,8 @@ class LocalPackWriter:
                     return
                 with suppress(OSError):
                     os.ftruncate(self._fd, self._allocated)  # part of the extent may have been taken
+                if error.errno in _FULL and self._make_room():
+                    continue
                 raise NoSpace(f"no room for {extent} more bytes of packs") from error
             self._allocated += extent
 

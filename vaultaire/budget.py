@@ -5,12 +5,14 @@ more, and works in smaller pieces if refused. Never blocks: a stream that waited
 stalled client.
 
 So slow clients cannot starve a normal one by holding more. Nor by being many: when there is no room for a newcomer, the
-stream that has made the least of its time (under `SLOW_BYTES_PER_SECOND`, after `PATIENCE_SECONDS`) is ended for it.
+stream that has made the least of its time (under `SLOW_BYTES_PER_SECOND`, after `PATIENCE_SECONDS`) is ended for it;
+likewise when streams hold more than they were granted, since a chunk that is not cut yet cannot be made smaller.
 Only where all are fast is a newcomer refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -63,14 +65,22 @@ class MemoryBudget:
 
         `end` ends the stream soon, from outside; without it the stream is never the one that has to go.
         """
-        more = GUARANTEED_BYTES + self._stream_bytes
-        if self.held_bytes + self.streams * self._stream_bytes + more > self.total_bytes:
+        if self._exceeds(GUARANTEED_BYTES + self._stream_bytes):
             self._end_slowest()
         lease = Lease(self, end)
         self._leases.add(lease)
         self.held_bytes += lease.bytes
         self._streams_changed(self.streams)
         return lease
+
+    def enforce(self) -> None:
+        """More is held than was granted: end a slow stream if that is too much in all."""
+        if self._exceeds(0):
+            with contextlib.suppress(BudgetExhausted):
+                self._end_slowest()
+
+    def _exceeds(self, more: int) -> bool:
+        return self.held_bytes + self.streams * self._stream_bytes + more > self.total_bytes
 
     def remove(self, lease: Lease) -> None:
         """For leases that are released."""
@@ -118,14 +128,18 @@ class Lease:
         limit = budget.total_bytes * 3 // 4 if whole else budget.total_bytes // 2
         if more > 0 and budget.held_bytes + more > limit:
             return False
-        self.hold(wanted)
+        self._set(wanted)
         return True
 
     def hold(self, held: int) -> None:
-        """Count `held` bytes, whatever the bound says: they are held already, and newcomers shall know."""
-        held = max(held, GUARANTEED_BYTES)
-        self._budget.held_bytes += held - self.bytes
-        self.bytes = held
+        """Count `held` bytes, whatever the bound says: they are held already. A slow stream may have to go for them."""
+        self._set(max(held, GUARANTEED_BYTES))
+        self._budget.enforce()
+
+    def _set(self, held: int) -> None:
+        if self.bytes:  # not of a stream that is on its way out
+            self._budget.held_bytes += held - self.bytes
+            self.bytes = held
 
     def keep(self) -> None:
         """The client has done its part: from now on it is not slow, however long the server takes."""
@@ -153,9 +167,10 @@ class Lease:
         )
 
     def end_stream(self) -> None:
-        """Once: it is on its way out from then on."""
-        end, self._end = self._end, None
+        """It ends as soon as its task runs; its bytes count as given back at once, or more streams would go for them."""
+        end = self._end
         assert end is not None
+        self.release()
         end()
 
     def __enter__(self) -> Self:

@@ -56,6 +56,7 @@ class ObjectReader:
             await self._send_reading_ahead(send)
             return
         while (window := await self.next_window()) is not None:
+            self._lease.hold(sum(map(len, window)))
             await self._send(window, send)
             del window  # not kept while the next one is read
 

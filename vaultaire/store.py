@@ -88,7 +88,9 @@ class Store:
             else UnpublishedRunFile()
         )
         self._frame_threads = frame_threads()
-        self.packs = LocalPacks(directory / "packs", keep_free_bytes=space.policy.floor)
+        # What others than workers write to packs makes room in the end: collection copies the rest of sparse packs.
+        make_room = (lambda: False) if kind == "worker" else space.make_room
+        self.packs = LocalPacks(directory / "packs", keep_free_bytes=space.policy.floor, make_room=make_room)
         self.chunks = ChunkStore(
             kv, self.packs, identity, writer, self.run_file, parallel_map=self._frame_threads.map
         )

@@ -113,6 +113,17 @@ def test_streams_count_for_what_they_cost_beside_their_bytes():
         budget.admit()
 
 
+def test_a_slow_stream_goes_when_others_hold_more_than_they_were_granted():
+    _, leases, ended, now = make_crowd(4)
+    now[0] = 60.0
+    leases[3].progress_bytes = 1 << 20
+    leases[0].progress_bytes = 1
+    leases[3].hold(GUARANTEED_BYTES)
+    assert not ended
+    leases[3].hold(2 * GUARANTEED_BYTES)
+    assert ended == [1]
+
+
 def test_what_is_held_already_keeps_newcomers_out():
     budget = MemoryBudget(8 * GUARANTEED_BYTES)
     with budget.admit() as lease:
