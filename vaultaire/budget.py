@@ -5,7 +5,7 @@ more, and works in smaller pieces if refused. Never blocks: a stream that waited
 stalled client.
 
 So slow clients cannot starve a normal one by holding more. Nor by being many: when there is no room for a newcomer, the
-stream that has made the least of its time (under `SLOW_BYTES_PER_SECOND`, after `PATIENCE_SECONDS`) is ended for it;
+stream that has made the least of its last seconds (under `SLOW_BYTES_PER_SECOND`) is ended for it;
 likewise when streams hold more than they were granted, since a chunk that is not cut yet cannot be made smaller.
 Only where all are fast is a newcomer refused.
 """
@@ -13,6 +13,7 @@ Only where all are fast is a newcomer refused.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -107,7 +108,8 @@ class Lease:
     def __init__(self, budget: MemoryBudget, end: Callable[[], None] | None = None) -> None:
         self._budget = budget
         self._end = end
-        self._began = budget.clock()
+        self._look = budget.clock(), 0  # when the budget last asked, and the progress then
+        self._rate = math.inf
         self.bytes = GUARANTEED_BYTES
         self.progress_bytes = 0  # received from, or sent to, the client; its user counts
 
@@ -156,15 +158,15 @@ class Lease:
     # -- what the budget asks
 
     def rate(self, now: float) -> float:
-        """Bytes per second so far."""
-        return self.progress_bytes / max(now - self._began, PATIENCE_SECONDS)
+        """Bytes per second of late: between looks that are `PATIENCE_SECONDS` apart; infinite before there are two."""
+        looked_at, progress = self._look
+        if now - looked_at >= PATIENCE_SECONDS:
+            self._rate = (self.progress_bytes - progress) / (now - looked_at)
+            self._look = now, self.progress_bytes
+        return self._rate
 
     def may_end(self, now: float) -> bool:
-        return (
-            self._end is not None
-            and now - self._began >= PATIENCE_SECONDS
-            and self.rate(now) < SLOW_BYTES_PER_SECOND
-        )
+        return self._end is not None and self.rate(now) < SLOW_BYTES_PER_SECOND
 
     def end_stream(self) -> None:
         """It ends as soon as its task runs; its bytes count as given back at once, or more streams would go for them."""

@@ -191,7 +191,7 @@ class Upload:
                         self._scarce = not self._hold()
                         if self._scarce:
                             await self._threads.compute(ingest.flush)
-                            self._count_held(ingest)
+                            self._hold()
                 except Exception as error:
                     failure.append(error)
 
@@ -269,14 +269,15 @@ class Upload:
         return [bytes(piece) for piece in pieces]  # no copy of what is bytes already
 
     def _hold(self) -> bool:
-        """Ask the budget for what is held now; False: refused, then no more may be taken in."""
+        """Ask the budget for what is held and may be next; False: refused, then no more than there is may be held."""
         assert self._lease is not None
-        ingest = INGEST_BYTES if self._ingest is not None else 0
-        return self._lease.resize(self._in_hand + self._arriving + ingest)
-
-    def _count_held(self, ingest: Ingest) -> None:
-        assert self._lease is not None
-        self._lease.hold(ingest.held_bytes + self._arriving)
+        here = self._in_hand + self._arriving
+        if self._ingest is None:
+            return self._lease.resize(here)
+        if self._lease.resize(here + INGEST_BYTES):
+            return True
+        self._lease.hold(here + self._ingest.held_bytes)
+        return False
 
     def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:
         if self._decoder is None:

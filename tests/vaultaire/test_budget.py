@@ -117,7 +117,7 @@ def test_a_slow_stream_goes_when_others_hold_more_than_they_were_granted():
     _, leases, ended, now = make_crowd(4)
     now[0] = 60.0
     leases[3].progress_bytes = 1 << 20
-    leases[0].progress_bytes = 1
+    leases[0].progress_bytes = leases[2].progress_bytes = 1
     leases[3].hold(GUARANTEED_BYTES)
     assert not ended
     leases[3].hold(2 * GUARANTEED_BYTES)
