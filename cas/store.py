@@ -208,6 +208,11 @@ class ChunkStore:
             spans, self._hasher.chunk_id if kind == PackKind.DATA else self._hasher.node_id
         )
 
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many packs the disk has failed (writing, flushing, making them) since the last flush that succeeded."""
+        return self._appender.failures_in_a_row
+
     # --- care for packs -----------------------------------------------------------------------------------------
 
     def seal_idle(self, now: float) -> None:

@@ -28,6 +28,7 @@ from index.environment import (
     Table,
     Tuning,
     ViewDamaged,
+    allocate_lock_file,
     encode_position,
     open_environment,
     open_tables,
@@ -176,6 +177,7 @@ class _Recovery:
     # The environment that is there
 
     def _open(self, folder: Path) -> lmdb.Environment:
+        allocate_lock_file(folder, self._tuning)
         return open_environment(
             folder, table_count=len(self._table_names), map_size_bytes=self._map_size, tuning=self._tuning
         )
@@ -312,6 +314,7 @@ class _Recovery:
     def _install(self, folder: Path) -> None:
         """Between the two renames there is no `meta/`: a crash there means one more rebuild."""
         self._files.unlink(folder / "lock.mdb")
+        allocate_lock_file(folder, self._tuning)
         self._files.sync_directory(folder)
         if self._meta.exists():
             self._files.rename(self._meta, folder.with_name(f"{folder.name}-old"))

@@ -23,7 +23,6 @@ import fcntl
 import os
 import secrets
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -155,6 +154,21 @@ def _writer_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2], 16)
 
 
+class UnpublishedRunFile(RunFile):
+    """That of a process in a read-only store, where nothing can be collected: it needs no file, hence no room."""
+
+    def __init__(self) -> None:
+        self._read_epoch = lambda: 0
+        self._lock = threading.Lock()
+        self._running = {}
+        self._fd = -1
+        self._epoch = 0
+        self._published = IDLE
+
+    def _publish(self, value: int) -> None:
+        self._published = value
+
+
 def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
     """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file.
 
@@ -168,17 +182,6 @@ def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
                 yield _writer_of(path), path
             finally:
                 os.close(fd)
-
-
-def known_writers(directory: Path) -> set[int]:
-    """Every process that has a run file: it lives, or what it left is still to be put in order."""
-    writers = set()
-    for path in directory.iterdir():
-        kind, _, writer = path.name.rpartition("-")
-        if kind and not path.name.startswith("."):
-            with suppress(ValueError):
-                writers.add(int(writer, 16))
-    return writers
 
 
 def _take_over(path: Path) -> int | None:

@@ -16,7 +16,7 @@ from cas.packs import writer_of
 from cas.scanning import DeviceFile
 from cas.verify import Damage, DamageKind, PackCheck
 from cas.verify_catalog import NOTHING, check_placements, check_row, pack_row_damage, rows_of, tally
-from vaultaire.runfile import known_writers
+from vaultaire.runfile import RunFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -188,7 +188,7 @@ class PackVerification:
         strange = [pack for pack in self._store.packs.packs() if pack not in known]
         # In this order: a process has its run file from before its first pack to after its last row, and who seals
         # the packs of a dead one removes its strays before its run file.
-        writers = known_writers(self._store.directory / "run")
+        writers = RunFiles(self._store.directory / "run").writers()
         for pack in strange:
             if writer_of(pack) in writers or self._is_known(pack):
                 continue

@@ -243,22 +243,26 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
 
     Raises StoreError (its message is for the operator), OSError.
     """
-    from vaultaire.access import Keyring, new_root
+    from vaultaire.access import Keyring, RootKey, new_root
     from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
     offered = given or new_root()
     now_ms = time.time_ns() // 1_000_000
-    with Store.open(config.data, kind="command", create=True) as store:
+    with Store.open(config.data, kind="command", create=True, by_operator=True) as store:
         with store.kv.snapshot() as reader:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
             parity = parity_percent(reader)
-        if config.parity_percent is not None and config.parity_percent != parity:
-            store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
-        root = store.kv.commit(
-            lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
-        )
+            roots = keyring.root_keys(reader)
+        if store.kv.read_only_reason() is not None and roots:
+            root = RootKey("unchanged", offered if offered in roots else roots[0])
+        else:
+            if config.parity_percent is not None and config.parity_percent != parity:
+                store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
+            root = store.kv.commit(
+                lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
+            )
     if root.action == "replaced":
         log.warning(
             "root key %s taken from %s%s",
@@ -295,7 +299,8 @@ def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
         from vaultaire.store import Store
 
         with Store.open(config.data, kind="command") as store:
-            store.kv.commit(lambda txn: write_endpoint(txn, endpoint))
+            if store.kv.read_only_reason() is None:
+                store.kv.commit(lambda txn: write_endpoint(txn, endpoint))
     start = Start(
         endpoint=endpoint,
         data=config.data,

@@ -93,6 +93,7 @@ class Call:
     facts: Facts | None = None  # of the request, for conditions; gathered when first needed
     admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
+    end: Callable[[], None] | None = None  # ends the connection, from outside
 
     @property
     def store(self) -> Store:

@@ -219,7 +219,7 @@ async def _attach_stream(
     """Read the first window now: damage found before the head is sent is an honest error."""
     assert record.manifest is not None
     services = call.services
-    lease = resources.enter_context(services.budget.admit())
+    lease = resources.enter_context(services.budget.admit(call.end))
     manifest = Manifest.decode(record.manifest)
     reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, *selected)
     first = await reader.next_window()
