@@ -25,12 +25,12 @@ from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
-from cas.packs import LocalPacks
+from cas.packs import LocalPacks, writer_of
 from cas.store import ChunkStore
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
-from vaultaire.runfile import RunFile, dead_writers
+from vaultaire.runfile import RunFile, dead_writers, known_writers
 from vaultaire.threads import frame_threads
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Store:
         for attempt in range(OPEN_ATTEMPTS):
             lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                kv = _open_engine(directory, identity, lock_fd)
+                kv, alone = _open_engine(directory, identity, lock_fd)
             except NotRecovered:
                 # Turning an exclusive lock into a shared one lets others in between: somebody recovered anew.
                 os.close(lock_fd)
@@ -98,8 +98,21 @@ class Store:
             else:
                 break
         store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind)
+        if alone:
+            store.name_lost_writers()
         store.adopt_dead_writers()
         return store
+
+    def name_lost_writers(self) -> None:
+        """Give a run file to dead writers that have open packs and none: their files were not restored, or removed.
+
+        The rows are read before the files: a process makes its run file before its first pack, and removes it after
+        its last one is sealed. So no living process can look lost.
+        """
+        with self.kv.snapshot() as reader:
+            writers = {writer_of(pack) for pack, row in iterate_packs(reader) if row.state == PackState.OPEN}
+        for writer in writers - known_writers(self.directory / "run"):
+            (self.directory / "run" / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""
@@ -204,10 +217,11 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _open_engine(directory: Path, identity: Identity, lock_fd: int) -> LmdbKv:
-    """Under `store.lock`, held shared on return. Raises NotRecovered if somebody else must be given the turn."""
+def _open_engine(directory: Path, identity: Identity, lock_fd: int) -> tuple[LmdbKv, bool]:
+    """Under `store.lock`, held shared on return; were we alone? Raises NotRecovered if somebody else is to recover."""
     generation = None
-    if _lock(lock_fd, directory):
+    alone = _lock(lock_fd, directory)
+    if alone:
         _empty(directory / "tmp")
         # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
         is_new = not any((directory / "packs").iterdir())
@@ -218,9 +232,10 @@ def _open_engine(directory: Path, identity: Identity, lock_fd: int) -> LmdbKv:
         _record_pid_namespace(lock_fd)
         fcntl.flock(lock_fd, fcntl.LOCK_SH)
     tag = secrets.token_bytes(16)
-    return LmdbKv.open(
+    kv = LmdbKv.open(
         directory, tables=TABLES, store_id=identity.store_id, writer_tag=tag, generation=generation
     )
+    return kv, alone
 
 
 def _allocate_writer(txn: Transaction) -> int:
