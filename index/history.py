@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from index.journal import ORIGIN, Position
+from index.journal import MAX_HEADER_BYTES, ORIGIN, InvalidRecord, Position, decode_header
 from index.kv import CorruptJournal
-from index.segments import read_record, segment_path
+from index.segments import list_segments, read_record, segment_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,3 +112,28 @@ def _open(journal: Path, segment: int) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise CorruptJournal(f"journal segment {path} is missing") from error
+
+
+def first_store_id(directory: Path) -> bytes | None:
+    """Whose journal this is, by the first intact record header of any segment; None: there is none."""
+    for first in list_segments(directory / "journal"):
+        with suppress(InvalidRecord, OSError), open(segment_path(directory / "journal", first), "rb") as file:
+            return decode_header(file.read(MAX_HEADER_BYTES)).store_id
+    return None
+
+
+def describe_journal(directory: Path, store_id: bytes) -> tuple[int, int, int] | None:
+    """(first sequence, last sequence, wall time of the first in ms) of the newest unbroken stretch of the journal.
+
+    For a message about what is left when history cannot be rebuilt. Reads all of it. None: no intact record.
+    """
+    first = last = None
+    for segment in list_segments(directory / "journal"):
+        with suppress(OSError), open(segment_path(directory / "journal", segment), "rb") as file:
+            offset = 0
+            while (record := read_record(file.fileno(), offset, store_id)) is not None:
+                if last is None or not record.follows(last):
+                    first = record.header
+                last = record.end(Position(0, segment, offset, record.header.chain))
+                offset = last.offset
+    return None if first is None or last is None else (first.first_sequence, last.sequence, first.wall_ms)

@@ -99,6 +99,31 @@ def recover(
         raise kind(f"cannot recover the metadata in {directory}: {error}") from error
 
 
+def rebuild(
+    directory: Path,
+    *,
+    tables: Sequence[str],
+    store_id: bytes,
+    reason: str,
+    map_size_bytes: int = DEFAULT_MAP_SIZE_BYTES,
+    files: FileOps | None = None,
+    tuning: Tuning | None = None,
+) -> RecoveryReport:
+    """As `recover`, but `meta/` is made anew even if it looks sound. What was there stays until the new one is whole.
+
+    Raises as `recover`; CorruptJournal also if history now ends before what the old environment had applied.
+    """
+    job = _Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
+    try:
+        job.prepare(create=False)
+        return job.rebuild(reason)
+    except lmdb.Error as error:
+        raise translate(error) from error
+    except OSError as error:
+        kind = MapFull if error.errno in NO_ROOM else KvError
+        raise kind(f"cannot rebuild the metadata in {directory}: {error}") from error
+
+
 class _Recovery:
     def __init__(
         self,
