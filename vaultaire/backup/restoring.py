@@ -2,8 +2,8 @@
 
 Guarantees: every byte is verified against its name before it is taken, and `store.json` comes last, after the metadata
 was rebuilt and every pack that it names was found: until then the directory is no store, and no command takes it for
-one. A run that was killed is gone on with by the same command; files that are there are verified again, not copied. A
-directory that holds anything else is never touched.
+one. A run that was killed is gone on with by the next one, of whatever backup: packs that are there are verified, not
+copied again, and what does not belong to the backup goes. A directory that holds anything else is never touched.
 
 The new store is the old one at that moment: same identity, keys and objects. It remembers the backup it came from, so
 its own next backup to the same place copies only what is new.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vaultaire.backup.manifest import Destination, Manifest, Piece
     from vaultaire.backup.place import Place
 
-MARKER: Final = "restore-unfinished.json"
+MARKER: Final = "restore-unfinished"
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ def restore_backup(
     if manifest.store_id != destination.store_id:
         raise BackupError(f"{place.url}: backup {manifest.number} is one of another store")
     allowed = {"lost+found"} if manifest.has_secrets else {"lost+found", SECRET_FILE}
-    _prepare(directory, {"number": manifest.number, "checksum": checksum}, allowed)
+    _prepare(directory, allowed)
     run = _Run(place, directory, manifest, progress, with_damage=with_damage)
     identity = run.copy()
     run.finish(identity, destination, checksum)
@@ -90,20 +90,16 @@ def _choose(place: Place, number: int | None) -> tuple[Manifest, str]:
         raise BackupError(f"{error}; choose another one by --backup ({others})") from error
 
 
-def _prepare(directory: Path, marker: dict[str, object], allowed: set[str]) -> None:
-    """Make the folders, or go on with an unfinished restore of the same backup."""
+def _prepare(directory: Path, allowed: set[str]) -> None:
+    """Make the folders, or take over those of an unfinished restore."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = directory / MARKER
+    marker = directory / MARKER
     strangers = sorted({p.name for p in directory.iterdir()} - allowed)
     if strangers and (directory / IDENTITY_FILE).exists():
         raise BackupError(f"{directory} is a store already; name a new or an empty directory with --data")
-    if strangers and not path.exists():
+    if strangers and not marker.exists():
         raise BackupError(f"{directory} is not empty (it holds {strangers[0]!r}); name a new one with --data")
-    if path.exists() and json.loads(path.read_text() or "{}") not in (marker, {}):
-        raise BackupError(
-            f"{directory} holds an unfinished restore of another backup; remove it, or name a new directory"
-        )
-    path.write_text(json.dumps(marker))
+    marker.write_text("A restore was begun here. Run it again, or remove this directory.\n")
     for name in (
         "meta",
         "journal",
@@ -143,6 +139,7 @@ class _Run:
 
     def copy(self) -> Identity:
         """All files but `store.json`, whose content is returned."""
+        self._remove_strangers()
         folders = {self._directory}
         for path, pieces in self._manifest.files.items():
             if path == IDENTITY_FILE:
@@ -160,6 +157,12 @@ class _Run:
             return Identity.from_json(json.loads(identity))
         except (ValueError, KeyError, TypeError) as error:
             raise BackupError(f"{self._place.url}: the backup holds no identity ({error})") from error
+
+    def _remove_strangers(self) -> None:
+        """What an unfinished restore of another backup left."""
+        for path in (self._directory / "packs").rglob("*.pack"):
+            if path.relative_to(self._directory).as_posix() not in self._manifest.files:
+                path.unlink()
 
     def _copy_file(self, target: Path, path: str, pieces: tuple[Piece, ...]) -> None:
         draft = self._directory / "tmp" / f"restore-{secrets.token_hex(8)}"

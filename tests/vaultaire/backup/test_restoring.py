@@ -161,7 +161,7 @@ def test_a_restore_that_was_cut_off_is_gone_on_with(original, backups, tmp_path)
     assert calls > 8
     assert copied[0] < report.total_bytes / 2  # most was there
     assert contents(tmp_path / "new") == original[1][3]
-    assert not (tmp_path / "new" / "restore-unfinished.json").exists()
+    assert not (tmp_path / "new" / "restore-unfinished").exists()
 
 
 def test_a_restore_that_was_cut_off_verifies_what_is_there(original, backups, tmp_path):
@@ -177,13 +177,15 @@ def test_a_restore_that_was_cut_off_verifies_what_is_there(original, backups, tm
     assert contents(tmp_path / "new") == original[1][3]
 
 
-def test_an_unfinished_restore_of_another_backup_is_not_mixed_with_this_one(backups, tmp_path):
+def test_an_unfinished_restore_can_be_finished_with_another_backup(original, backups, tmp_path):
     place = Watched(backups)
-    place.fail_get = 5
+    place.fail_get = 12
     with pytest.raises(BackupError):
-        restore_backup(place, tmp_path / "new", 1)
-    with pytest.raises(BackupError, match="another backup"):
-        restore_backup(Watched(backups), tmp_path / "new", 2)
+        restore_backup(place, tmp_path / "new", 3)
+    left = {path.name for path in (tmp_path / "new" / "packs").rglob("*.pack")}
+    restore_backup(Watched(backups), tmp_path / "new", 1)
+    assert contents(tmp_path / "new") == original[1][1]
+    assert left - {path.name for path in (tmp_path / "new" / "packs").rglob("*.pack")}
 
 
 def test_with_damage_all_but_the_damaged_packs_comes_back(original, backups, tmp_path):
