@@ -264,8 +264,8 @@ class _Recovery:
             if reader.position.sequence < least_sequence:
                 raise CorruptJournal(
                     f"the journal in {self._journal} ends at sequence {reader.position.sequence}, but LMDB had "
-                    f"applied {least_sequence}: its last records are damaged. Nothing was cut: restore journal/ from a copy "
-                    "(or remove meta/ to give up what is missing)"
+                    f"applied {least_sequence}: its last records are damaged. Nothing was cut: restore journal/ from a copy, "
+                    "or run `vaultaire rebuild`, which keeps LMDB if it is whole"
                 )
             if waiting or reader.position != start:
                 self._apply(env, tables, waiting, reader.position)
@@ -316,7 +316,8 @@ class _Recovery:
         if not segment_path(self._journal, ORIGIN.segment).exists():
             raise CorruptJournal(
                 f"{self._directory} cannot be rebuilt: the journal does not reach back to its beginning and there is "
-                f"no good checkpoint ({'; '.join(damaged) or 'none at all'}); restore checkpoint/ and journal/"
+                f"no good checkpoint ({'; '.join(damaged) or 'none at all'}); restore checkpoint/ and journal/, "
+                "or see what `vaultaire rebuild` finds"
             )
         folder.mkdir()
         return None, tuple(damaged)

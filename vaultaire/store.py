@@ -8,7 +8,8 @@ Opening, by any process (DESIGN: other commands on a live directory open it like
 2. A writer number is allocated (never reused), the run file is made, then the chunk store is put together.
 
 The directory: `store.json` (identity), `secret.key` (and `.old`, after it was replaced), `store.lock`, `meta/`, `journal/`, `checkpoint/`, `packs/`,
-`run/`, `tmp/`. Nothing else is written there.
+`run/`, `tmp/`; `restore-unfinished` while a restore runs, and `lost-<n>/` and `store.json.damaged` where a rebuild put
+aside what it could not use. Nothing else is written there.
 """
 
 from __future__ import annotations
@@ -177,6 +178,8 @@ def create_store(directory: Path) -> None:
         strangers = sorted({p.name for p in directory.iterdir()} - NOT_STRANGE)
     except OSError as error:
         raise StoreError(f"cannot create a store in {directory}: {error.strerror}") from error
+    if {"packs", "journal"} & set(strangers):
+        raise NotAStore(directory)
     if strangers:
         raise StoreError(
             f"{directory} is not empty and not a Vaultaire store (it holds {strangers[0]!r}); "
@@ -203,8 +206,8 @@ def read_identity(directory: Path) -> Identity:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup: "
-            "without it the packs cannot be understood"
+            f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup, or have it made "
+            "from the packs: vaultaire rebuild --identity-from-packs"
         ) from error
 
 

@@ -342,6 +342,13 @@ def test_store_json_comes_back_from_the_packs(damaged, model, how):
     assert contents(damaged) == model
 
 
+def test_a_store_without_its_identity_is_not_taken_for_a_new_one_and_the_way_out_is_named(damaged):
+    (damaged / "store.json").unlink()
+    for create in (False, True):
+        with pytest.raises(NotAStore, match="--identity-from-packs"):
+            Store.open(damaged, kind="command", create=create)
+
+
 def test_a_damaged_pack_header_does_not_keep_the_identity_from_coming_back(damaged):
     packs = sorted((damaged / "packs").rglob("*.pack"))
     flip(packs[0], 20)
