@@ -120,20 +120,3 @@ def first_store_id(directory: Path) -> bytes | None:
         with suppress(InvalidRecord, OSError), open(segment_path(directory / "journal", first), "rb") as file:
             return decode_header(file.read(MAX_HEADER_BYTES)).store_id
     return None
-
-
-def describe_journal(directory: Path, store_id: bytes) -> tuple[int, int, int] | None:
-    """(first sequence, last sequence, wall time of the first in ms) of the newest unbroken stretch of the journal.
-
-    For a message about what is left when history cannot be rebuilt. Reads all of it. None: no intact record.
-    """
-    first = last = None
-    for segment in list_segments(directory / "journal"):
-        with suppress(OSError), open(segment_path(directory / "journal", segment), "rb") as file:
-            offset = 0
-            while (record := read_record(file.fileno(), offset, store_id)) is not None:
-                if last is None or not record.follows(last):
-                    first = record.header
-                last = record.end(Position(0, segment, offset, record.header.chain))
-                offset = last.offset
-    return None if first is None or last is None else (first.first_sequence, last.sequence, first.wall_ms)

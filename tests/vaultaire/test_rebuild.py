@@ -14,7 +14,7 @@ from cas.catalog import PackState, iterate_packs
 from index.kv import CorruptJournal, KvError
 from tests.vaultaire.backup.support import Subject, contents
 from vaultaire.errors import NotAStore, StoreError
-from vaultaire.rebuild import NamesLost, rebuild_store
+from vaultaire.rebuild import ChangesLost, NamesLost, rebuild_store
 from vaultaire.stats import collect
 from vaultaire.store import Store
 
@@ -58,6 +58,11 @@ def flip(path, offset):
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x20
     path.write_bytes(data)
+
+
+def written(segment):
+    """Bytes of a journal segment without the zeros written ahead."""
+    return len(segment.read_bytes().rstrip(b"\0"))
 
 
 def footer_length(directory, path):
@@ -219,18 +224,70 @@ def test_damage_inside_the_journal_is_made_good_by_a_whole_lmdb(damaged, model):
         contents(damaged.parent / "b")
     report = rebuild_store(damaged)
     assert report.metadata == "kept"
-    assert "nothing is lost" in report.warnings[0]
+    assert "Nothing is lost" in report.warnings[0]
     shutil.rmtree(damaged / "meta")
     assert contents(damaged) == model
+
+
+@pytest.mark.parametrize("how", ["journal gone", "newest segment gone", "newest segment short"])
+def test_a_journal_that_ends_before_lmdb_is_no_loss_while_lmdb_is_whole(damaged, model, how):
+    segment = newest(damaged, "journal/*.log")
+    if how == "journal gone":
+        shutil.rmtree(damaged / "journal")
+        (damaged / "journal").mkdir()
+    elif how == "newest segment gone":
+        segment.unlink()
+    else:
+        os.truncate(segment, written(segment) // 3)
+    with pytest.raises(KvError):
+        Store.open(damaged, kind="command")
+    report = rebuild_store(damaged)
+    assert report.metadata == "kept"
+    assert report.lost_changes == []
+    assert contents(damaged) == model
+    with Subject(damaged) as subject:
+        subject.model = dict(model)
+        subject.put(b"new")
+        model = dict(subject.model)
+    shutil.rmtree(damaged / "meta")
+    assert contents(damaged) == model
+
+
+def test_damage_inside_the_journal_without_lmdb_loses_what_follows_and_says_so_first(damaged, model):
+    segment = newest(damaged, "journal/*.log")
+    flip(segment, written(segment) // 2)
+    shutil.rmtree(damaged / "meta")
+    before = snapshot_of(damaged)
+    with pytest.raises(ChangesLost, match="--accept-loss") as caught:
+        rebuild_store(damaged)
+    lost = caught.value.lost
+    assert f"{lost.start} to {lost.stop - 1}" in str(caught.value)
+    assert snapshot_of(damaged) == before
+    report = rebuild_store(damaged, accept_loss=True)
+    assert report.metadata == "cut"
+    assert report.lost_changes == [lost.start, lost.stop - 1]
+    found = contents(damaged)
+    assert b"tree" in found
+    assert b"last" not in found
+    assert all(found[key] == model[key] for key in found.keys() & model.keys())
+    assert list((damaged / "lost-1" / "journal").iterdir())
+    with Subject(damaged) as subject:
+        subject.put(b"new")
+    shutil.rmtree(damaged / "meta")
+    assert contents(damaged).keys() == {*found, b"new"}
+
+
+def snapshot_of(directory):
+    """Every file but the lock's, with its bytes."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != "store.lock")
+    return {path: path.read_bytes() for path in files}
 
 
 def test_without_checkpoints_and_lmdb_the_loss_is_named_and_nothing_changed(damaged):
     shutil.rmtree(damaged / "checkpoint")
     shutil.rmtree(damaged / "meta")
     first = int(min((damaged / "journal").glob("*.log")).stem)
-    before = {
-        path: path.read_bytes() for path in damaged.rglob("*") if path.is_file() and path.name != "store.lock"
-    }
+    before = snapshot_of(damaged)
     with pytest.raises(KvError, match="does not reach back"):
         Store.open(damaged, kind="command")
     with pytest.raises(NamesLost) as caught:
@@ -240,10 +297,7 @@ def test_without_checkpoints_and_lmdb_the_loss_is_named_and_nothing_changed(dama
     assert f"the changes {first} to" in said
     assert "vaultaire restore" in said
     assert "--forget-names" in said
-    after = {
-        path: path.read_bytes() for path in damaged.rglob("*") if path.is_file() and path.name != "store.lock"
-    }
-    assert after == before
+    assert snapshot_of(damaged) == before
 
 
 def test_forget_names_keeps_the_chunks_so_that_uploading_again_costs_no_space(damaged, model):

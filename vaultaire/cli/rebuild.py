@@ -23,19 +23,28 @@ if TYPE_CHECKING:
     "--identity-from-packs", is_flag=True, help="Make a lost store.json from the headers of the packs."
 )
 @click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="If the newest changes are lost, go on without them. The error without it says which.",
+)
+@click.option(
     "--forget-names",
     is_flag=True,
     help="If the names cannot be rebuilt, give them up and keep the chunks: uploading again costs no space.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(data: Path, identity_from_packs: bool, forget_names: bool, as_json: bool) -> None:
+def command(
+    data: Path, identity_from_packs: bool, accept_loss: bool, forget_names: bool, as_json: bool
+) -> None:
     """Rebuild the metadata from checkpoint and journal, mend packs' footers, and name what is lost.
 
     The server must be stopped. A start does the first by itself when it has to; this is for when it says it cannot.
     """
     from vaultaire.rebuild import rebuild_store
 
-    report = rebuild_store(data, identity_from=identity_from_packs, forget_names=forget_names)
+    report = rebuild_store(
+        data, identity_from=identity_from_packs, accept_loss=accept_loss, forget_names=forget_names
+    )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
     else:
@@ -54,6 +63,7 @@ def _summary(report: RebuildReport) -> list[str]:
     metadata = {
         "rebuilt": f"rebuilt the metadata up to sequence {report.sequence}: {_source(report)}",
         "kept": f"kept LMDB, which was whole, up to sequence {report.sequence}, and wrote a checkpoint of it",
+        "cut": f"went back to the newest state that is whole, of sequence {report.sequence}, and wrote a checkpoint",
         "empty": f"the store is empty now, and knows {report.added_chunks:,} chunks of {report.added_packs:,} packs",
     }
     lines = [metadata[report.metadata]]
