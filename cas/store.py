@@ -163,6 +163,10 @@ class ChunkStore:
         """
         return self._frames.read(spans, self._hasher.chunk_id)
 
+    def read_node(self, reader: Reader, node: ChunkId) -> memoryview:
+        """The bytes of a manifest's node, verified. Raises as `read`."""
+        return self._fetch_node(reader, node)
+
     def marker(self, reader: Reader) -> Marker:
         """Counts what manifests name, chunks and bytes once each, as `reader` sees it."""
         return Marker(reader, partial(self._fetch_node, reader))

@@ -23,6 +23,7 @@ import fcntl
 import os
 import secrets
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -119,6 +120,17 @@ def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
                 yield int(writer, 16), path
             finally:
                 os.close(fd)
+
+
+def known_writers(directory: Path) -> set[int]:
+    """Every process that has a run file: it lives, or what it left is still to be put in order."""
+    writers = set()
+    for path in directory.iterdir():
+        kind, _, writer = path.name.rpartition("-")
+        if kind and not path.name.startswith("."):
+            with suppress(ValueError):
+                writers.add(int(writer, 16))
+    return writers
 
 
 def _take_over(path: Path) -> int | None:
