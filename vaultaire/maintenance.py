@@ -2,8 +2,8 @@
 
 It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
 seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
-has grown enough, carries out lifecycle rules and forgets old client tokens. The server works without it; the journal
-grows, and nothing expires.
+has grown enough, carries out lifecycle rules, forgets old client tokens and scrubs packs. The server works without it; the
+journal grows, and nothing expires.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
+from vaultaire.scrub import DEFAULT_DAYS, Scrub
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
+SCRUB_SECONDS: Final = 0.3  # of each round; its own rate is mostly far below what that allows
 TOKENS_SECONDS: Final = 3600.0  # between two looks
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
@@ -47,14 +49,17 @@ class Chore:
     due: float = 0.0
 
 
-def chores(store: Store) -> list[Chore]:
-    """All of them, in the order in which one round does them."""
+def chores(store: Store, *, scrub_days: float = DEFAULT_DAYS) -> list[Chore]:
+    """All of them, in the order in which one round does them. `scrub_days` 0: packs are not scrubbed."""
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
+    scrub = Scrub(store, days=scrub_days)
+    scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if scrub_days else []
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
+        *scrubbing,
     ]
 
 
@@ -69,7 +74,7 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            all_chores = chores(store)
+            all_chores = chores(store, scrub_days=orders.config.scrub_days)
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
                 run_due(all_chores, time.monotonic(), stop.is_set)

@@ -7,7 +7,8 @@ In this order, each step safe to repeat after a crash:
    row of it is (often it is ahead of the damage: then nothing is lost), or checkpoint and journal up to the damage. If
    changes behind it are lost, that needs `accept_loss`, and the error says which. The journal that was there is moved
    to `lost-<n>/`, and a checkpoint of the new state is written.
-3. Packs against their rows: a lost footer is written anew, what is missing or damaged is named (`cas.rebuilding`).
+3. Packs against their rows: a lost footer is written anew, what is missing or damaged is named (`cas.rebuilding`); and
+   then the buckets, keys and versions that need it (`vaultaire.verify`, which reads all packs).
 
 **Names lost** (no good checkpoint, no LMDB, and a journal that does not reach back to the beginning): buckets, keys and
 versions are in no other place, so they can only come from a backup. What is left of the journal is not enough: most
@@ -36,7 +37,8 @@ from index.recovery import rebuild as rebuild_metadata
 from index.salvage import assess, salvage
 from vaultaire.errors import NotAStore, StoreError
 from vaultaire.identity import IDENTITY_FILE, identity_from_packs, write_identity
-from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, read_identity, sync_directory
+from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, Store, read_identity, sync_directory
+from vaultaire.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +102,7 @@ class RebuildReport:
     packs: int = 0
     mended: dict[str, str] = field(default_factory=dict)  # pack file -> what was mended
     damaged: dict[str, str] = field(default_factory=dict)  # pack file -> what cannot be mended from it
+    unreadable: list[str] = field(default_factory=list)  # bucket/key, version: what needs those packs
     added_packs: int = 0  # whose rows were made from their frames
     added_chunks: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -131,6 +134,8 @@ def rebuild_store(
         finally:
             packs.close()
             kv.close()
+    if report.damaged:
+        _name_unreadable(directory, report)
     return report
 
 
@@ -272,6 +277,13 @@ def _survey(kv: LmdbKv, packs: LocalPacks, report: RebuildReport) -> None:
     report.packs = found.packs
     report.mended.update({_file(pack): text for pack, text in found.mended.items()})
     report.damaged.update({_file(pack): text for pack, text in found.damaged.items()})
+
+
+def _name_unreadable(directory: Path, report: RebuildReport) -> None:
+    with Store.open(directory, kind="command") as store:
+        found = verify(store)
+    report.unreadable = [str(affected) for affected in found.affected]
+    report.warnings += [f"not verified: {reason}" for reason in found.skipped]
 
 
 def _file(pack: int) -> str:

@@ -98,12 +98,6 @@ class RunFile:
             self._published = value
 
 
-def known_writers(directory: Path) -> set[int]:
-    """Writer numbers of all run files, of living and of dead processes."""
-    names = (path.name.rpartition("-") for path in directory.iterdir() if not path.name.startswith("."))
-    return {int(writer, 16) for kind, _, writer in names if kind}
-
-
 def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
     """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file.
 

@@ -375,6 +375,9 @@ def test_a_lost_pack_is_named_and_the_rest_is_served(damaged, model, how):
     found = readable(damaged)
     assert found
     assert all(model[key] == data for key, data in found.items())
+    lost = {f"bucket/{key.decode()}" for key in model.keys() - found.keys()}
+    assert lost
+    assert set(report.unreadable) == lost
 
 
 # --- identity ---
@@ -459,4 +462,5 @@ def test_the_command_prints_json_and_fails_when_packs_are_lost(damaged):
     bad = subprocess.run(command, capture_output=True, text=True, check=False)
     assert bad.returncode == 1
     assert len(json.loads(bad.stdout)["damaged"]) == 1
-    assert "vaultaire verify" in bad.stderr
+    assert "bucket/tree" in json.loads(bad.stdout)["unreadable"]
+    assert "vaultaire restore" in bad.stderr

@@ -1,5 +1,4 @@
-"""The command line: `vaultaire serve`, `key`, `env`, `stats`, `lifecycle`,
-`backup`, `restore`, `rebuild`.
+"""The command line: `vaultaire serve`, `key`, `env`, `stats`, `lifecycle`, `verify`, `backup`, `restore`, `rebuild`.
 
 Guarantees: what a script reads goes to stdout, errors go to stderr, each with its next step; colour and tables only on
 a terminal; exit status 0 done, 1 failed, 2 called wrongly or the directory is no store.
@@ -22,6 +21,7 @@ _COMMANDS = {
     "env": "vaultaire.cli.env",
     "stats": "vaultaire.cli.stats",
     "lifecycle": "vaultaire.cli.lifecycle",
+    "verify": "vaultaire.cli.verify",
     "backup": "vaultaire.cli.backup",
     "restore": "vaultaire.cli.restore",
     "rebuild": "vaultaire.cli.rebuild",

@@ -54,8 +54,8 @@ def command(
     if report.damaged:
         named = "; ".join(f"{path}: {problem}" for path, problem in sorted(report.damaged.items()))
         raise Failure(
-            f"these packs are not whole: {named}. Put them back from a backup (vaultaire restore makes them in another "
-            "directory), or see what needs them with: vaultaire verify"
+            f"these packs are not whole: {named}. {len(report.unreadable):,} objects cannot be read because of that (they "
+            "are listed above). Put the packs back from a backup: `vaultaire restore` makes them in another directory"
         )
 
 
@@ -71,6 +71,7 @@ def _summary(report: RebuildReport) -> list[str]:
         lines.append(f"cut {report.cut_bytes:,} bytes that nobody was told about off the journal's end")
     lines += [f"damaged, and not needed: {problem}" for problem in report.damaged_checkpoints]
     lines += [f"{path}: {text}" for path, text in sorted(report.mended.items())]
+    lines += [f"cannot be read: {name}" for name in report.unreadable]
     lines.append(f"{report.packs:,} packs, {len(report.damaged):,} of them not whole")
     return lines
 

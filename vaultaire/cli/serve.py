@@ -107,6 +107,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     help="Memory for everything that is held for clients, per worker.",
 )
 @click.option(
+    "--scrub-days",
+    type=click.FloatRange(0, 3650),
+    default=7.0,
+    show_default=True,
+    envvar="VAULTAIRE_SCRUB_DAYS",
+    show_envvar=True,
+    help="Read and verify everything once in so many days; 0 turns it off.",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -127,6 +136,7 @@ def command(
     head_timeout: float,
     grace: float,
     memory_budget: int,
+    scrub_days: float,
     domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
@@ -149,6 +159,7 @@ def command(
         head_timeout_seconds=head_timeout,
         grace_seconds=grace,
         memory_budget_bytes=memory_budget,
+        scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()
