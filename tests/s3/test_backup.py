@@ -299,3 +299,42 @@ def test_what_keeps_a_bucket_from_being_used_is_said(new_server, second):
             assert done.returncode == 1
             assert said in done.stderr, done.stderr
             assert "Traceback" not in done.stderr
+
+
+# --- beside collection ---
+
+
+@pytest.mark.full
+def test_backups_beside_collection_and_churn_hold_one_moment_each(new_server, tmp_path):
+    """timeout 600 python -m pytest -m full tests/s3/test_backup.py -k churn"""
+    place = tmp_path / "backups"
+    with new_server() as server:
+        if server.cli("gc", "--help", check=False).returncode:
+            pytest.skip("this version does not collect")
+        s3 = make_boto_client(server)
+        s3.create_bucket(Bucket="busy")
+        s3.close()
+        moments = []
+        collected = threading.Event()
+        with Writers(server, "churn") as writers:
+            collector = threading.Thread(target=collect_until, args=(server, writers.stopping, collected))
+            collector.start()
+            for _ in range(6):
+                before = writers.moment()
+                report = cli_json(server, "backup", place)
+                assert report["damaged"] == {}
+                moments.append((report["number"], before, writers.moment()))
+        collector.join()
+        assert collected.is_set()
+        cli_json(server, "backup", place, "--check")
+    for number, before, after in moments:
+        with restored(server, new_server, place, "--backup", str(number)) as copy:
+            writers.assert_one_moment(digests_of(copy, "busy"), before, after)
+            assert copy.cli("gc").returncode == 0  # what was being collected at that moment is finished here
+            writers.assert_one_moment(digests_of(copy, "busy"), before, after)
+
+
+def collect_until(server, stopping, collected):
+    while not stopping.is_set():
+        if "Error" not in server.cli("gc", check=False).stderr:
+            collected.set()
