@@ -85,9 +85,23 @@ class BucketPlace:
     def put_new(self, name: str, data: Buffer) -> None:
         try:
             with self._translated(name, len(data)):
-                self._obstore.put(self._store, name, bytes(data), mode="create")
+                self._put_if_absent(name, bytes(data))
         except _Exists as error:
             raise BackupError(f"{self.url}/{name} is there already; is another backup under way?") from error
+
+    def _put_if_absent(self, name: str, data: bytes) -> None:
+        """Some servers do not know If-None-Match: there two writers at once could not be told apart anyway."""
+        try:
+            self._obstore.put(self._store, name, data, mode="create")
+        except self._obstore.exceptions.BaseError as error:
+            unknown = isinstance(
+                error, self._obstore.exceptions.NotSupportedError
+            ) or "NotImplemented" in str(error)
+            if not unknown:
+                raise
+            if self.size(name) is not None:
+                raise _Exists(name) from error
+            self._obstore.put(self._store, name, data)
 
     def get(self, name: str) -> bytes:
         with self._translated(name):

@@ -39,7 +39,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
@@ -171,12 +171,14 @@ class _Run:
         self._place = place
         self._full = full
         self._progress = progress
-        self._here: set[str] = set()  # digests known to be at the destination
         self.report = Report(place.url)
         self._destination = open_destination(place, store.identity.store_id)
+        self._there = dict(place.items("pieces"))  # name -> size
+        self._done: set[str] = set()  # pieces that this run has put there or found right
         self._base = None if full else self._find_base()
+        self._history_anew = self._base is None
         if self._base is not None:
-            self._here.update(piece.digest for piece in self._base.pieces())
+            self._base = self._without_lost_files(self._base)
 
     def take(self, *, with_secrets: bool, created_ms: int) -> None:
         files, moment = self._copy_moment(with_secrets)
@@ -218,7 +220,7 @@ class _Run:
 
     def _copy_history(self) -> tuple[Files, _Moment]:
         try:
-            return self._try_history(anew=False)
+            return self._try_history(anew=self._history_anew)
         except (checkpoints.CorruptCheckpoint, CorruptJournal) as error:
             # LMDB serves: a checkpoint of it (every row is verified) makes the damaged file superfluous.
             self._warn(f"{error}; a new checkpoint was written instead")
@@ -257,8 +259,9 @@ class _Run:
         path, sidecar = _relative(checkpoint.path), _relative(checkpoint.sidecar)
         content = checkpoint.to_json()
         files: Files = {sidecar: (self._add(content),)}
-        if self._base is not None and self._base.files.get(sidecar) == files[sidecar]:
-            return files | {path: self._base.files[path]}
+        known = {} if self._base is None else self._base.files
+        if path in known and known.get(sidecar) == files[sidecar]:
+            return files | {path: known[path]}
         hasher = blake3()
         try:
             files[path] = self._copy_file(checkpoint.path, checkpoint.length, observe=hasher.update)
@@ -350,15 +353,15 @@ class _Run:
     def _add(self, data: Buffer) -> Piece:
         piece = Piece(len(data), digest_of(data))
         self.report.read_bytes += len(data)
-        if piece.digest not in self._here:
-            size = self._place.size(piece.name)
-            wrong = size is not None and (
-                size != len(data) or (self._full and not _is_intact(self._place, piece))
+        if piece.name not in self._done:
+            size = self._there.get(piece.name)
+            wrong = size not in (None, len(data)) or (
+                size is not None and self._full and not _is_intact(self._place, piece)
             )
             if size is None or wrong:
                 self._place.put(piece.name, data, replace=wrong)
                 self.report.new_bytes += len(data)
-            self._here.add(piece.digest)
+            self._done.add(piece.name)
         self._progress(self.report)
         return piece
 
@@ -379,6 +382,22 @@ class _Run:
         except DamagedManifest as error:
             self._warn(f"{error}; everything is read again")
             return None
+
+    def _without_lost_files(self, base: Manifest) -> Manifest:
+        """`base` without what is not at the destination any more: that is copied anew, from its beginning."""
+        lost = {
+            path
+            for path, pieces in base.files.items()
+            if any(self._there.get(piece.name) != piece.length for piece in pieces)
+        }
+        if not lost:
+            return base
+        self._history_anew = any(path.startswith(("journal/", "checkpoint/")) for path in lost)
+        self._warn(
+            f"{len(lost)} files of backup {base.number} are not whole at {self._place.url} any more; they are copied "
+            "anew. See `vaultaire backup --check`"
+        )
+        return replace(base, files={path: pieces for path, pieces in base.files.items() if path not in lost})
 
     def _describe(self, manifest: Manifest) -> None:
         report = self.report

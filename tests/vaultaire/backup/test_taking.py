@@ -302,6 +302,19 @@ def test_a_piece_damaged_at_the_destination_is_mended_by_full(subject, place, tm
     assert is_whole(place)
 
 
+def test_pieces_that_are_gone_at_the_destination_are_copied_again(subject, place, tmp_path):
+    subject.put(b"k")
+    subject.store.kv.write_checkpoint()
+    subject.reopen()
+    take_backup(subject.store, place)
+    pieces = sorted(p for p in (tmp_path / "backups" / "pieces").rglob("*") if p.is_file())
+    for n, piece in enumerate(pieces):
+        piece.write_bytes(b"short") if n % 2 else piece.unlink()
+        take_backup(subject.store, Watched(tmp_path / "backups"))
+        assert check_backups(place, n + 2).is_whole
+    assert restored(place, tmp_path / "new") == subject.model
+
+
 # --- a store that is not sound ---
 
 
