@@ -446,3 +446,35 @@ def test_two_stores_at_one_folder_at_a_time_are_refused(subject, place, tmp_path
 
         place.on_put = second
         take_backup(subject.store, place)
+
+
+def test_everything_is_durable_before_the_manifest_appears_and_before_anything_is_removed(subject, tmp_path):
+    """The order that a power cut needs: whatever a folder's entry leads to was synced, then the entry."""
+
+    class Ordered(Dying):
+        def __init__(self):
+            super().__init__()
+            self.unsynced = set()
+            self.checked = 0
+
+        def rename(self, source, target):
+            if target.parent.name == "backups":
+                assert self.unsynced == set()
+                self.checked += 1
+            super().rename(source, target)
+            self.unsynced.add(target.parent)
+
+        def sync_directory(self, path):
+            super().sync_directory(path)
+            self.unsynced.discard(path)
+
+        def unlink(self, path):
+            assert self.unsynced <= {tmp_path / "backups" / "backups"} if "pieces" in str(path) else True
+            super().unlink(path)
+
+    files = Ordered()
+    for _ in range(3):
+        subject.put(b"k")
+        take_backup(subject.store, FolderPlace(tmp_path / "backups", create=True, files=files), keep=1)
+        assert files.unsynced == set()
+    assert files.checked == 3
