@@ -34,6 +34,7 @@ from index.environment import (
     translated,
 )
 from index.fileops import FileOps
+from index.journal import ORIGIN
 from index.kv import CorruptValue, KvError, MapFull, Outcome, StorePoisoned, StoreReadOnly
 from index.lmdb_view import Snapshot
 from index.poison import poison_path, poison_reason
@@ -233,6 +234,10 @@ class LmdbKv:
         newest = checkpoint.newest(self._directory)
         since = newest.position.segment if newest is not None else 0
         journal = self._directory / "journal"
+        if newest is None and not segment_path(journal, ORIGIN.segment).exists():
+            return (
+                True  # all checkpoints are lost, and the journal was cut by them: LMDB is the only copy now
+            )
         grown = sum(
             _bytes(segment_path(journal, first)) for first in list_segments(journal) if first >= since
         )

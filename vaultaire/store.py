@@ -10,7 +10,9 @@ Opening, by any process (DESIGN: other commands on a live directory open it like
 2. A writer number is allocated (never reused), the run file is made, then the chunk store is put together.
 
 The directory: `store.json` (identity), `secret.key` (and `.old`, after it was replaced), `store.lock`, `reserve` (see
-`vaultaire.space`), `meta/`, `journal/`, `checkpoint/`, `packs/`, `run/`, `tmp/`. Nothing else is written there.
+`vaultaire.space`), `meta/`, `journal/`, `checkpoint/`, `packs/`, `run/`, `tmp/`. Nothing else is written there, but
+`restore-unfinished` while a restore runs, and `lost-<n>/` and `store.json.damaged` where a rebuild put aside what it
+could not use.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
-from cas.packs import LocalPacks
+from cas.packs import LocalPacks, writer_of
 from cas.sidecars import LocalSidecars
 from cas.store import ChunkStore
 from index.fileops import NO_ROOM
@@ -38,7 +40,7 @@ from index.poison import forget_poison
 from index.readonly import FULL, clear_readonly, readonly_reason, set_readonly
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
-from vaultaire.runfile import RunFile, UnpublishedRunFile, dead_writers
+from vaultaire.runfile import RunFile, RunFiles, UnpublishedRunFile, dead_writers
 from vaultaire.space import Space
 from vaultaire.threads import frame_threads
 
@@ -123,7 +125,7 @@ class Store:
         for attempt in range(OPEN_ATTEMPTS):
             lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                kv = _open_engine(directory, identity, lock_fd, space, by_operator=by_operator)
+                kv, alone = _open_engine(directory, identity, lock_fd, space, by_operator=by_operator)
             except NotRecovered:
                 # Turning an exclusive lock into a shared one lets others in between: somebody recovered anew.
                 os.close(lock_fd)
@@ -137,6 +139,8 @@ class Store:
         if kv.read_only_reason() is None:
             try:
                 store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind, space)
+                if alone:
+                    store.name_lost_writers()
                 store.adopt_dead_writers()
                 space.restore()
                 return store
@@ -146,6 +150,17 @@ class Store:
                 # Not a byte for this process's own rows and run file: it can serve what is there all the same.
                 log.critical("%s", kv.make_read_only(f"{FULL}{error}", only_here=True), exc_info=error)
         return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
+
+    def name_lost_writers(self) -> None:
+        """Give a run file to dead writers that have open packs and none: their files were not restored, or removed.
+
+        The rows are read before the files: a process makes its run file before its first pack, and removes it after
+        its last one is sealed. So no living process can look lost.
+        """
+        with self.kv.snapshot() as reader:
+            writers = {writer_of(pack) for pack, row in iterate_packs(reader) if row.state == PackState.OPEN}
+        for writer in writers - RunFiles(self.directory / "run").writers():
+            (self.directory / "run" / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""
@@ -217,6 +232,8 @@ def create_store(directory: Path) -> None:
         strangers = sorted({p.name for p in directory.iterdir()} - NOT_STRANGE)
     except OSError as error:
         raise StoreError(f"cannot create a store in {directory}: {error.strerror}") from error
+    if {"packs", "journal"} & set(strangers):
+        raise NotAStore(directory)
     if strangers:
         raise StoreError(
             f"{directory} is not empty and not a Vaultaire store (it holds {strangers[0]!r}); "
@@ -243,8 +260,8 @@ def read_identity(directory: Path) -> Identity:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup: "
-            "without it the packs cannot be understood"
+            f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup, or have it made "
+            "from the packs: vaultaire rebuild --identity-from-packs"
         ) from error
 
 
@@ -259,8 +276,8 @@ def sync_directory(directory: Path) -> None:
 
 def _open_engine(
     directory: Path, identity: Identity, lock_fd: int, space: Space, *, by_operator: bool
-) -> LmdbKv:
-    """Under `store.lock`, held shared on return. Raises NotRecovered if somebody else must be given the turn."""
+) -> tuple[LmdbKv, bool]:
+    """Under `store.lock`, held shared on return; were we alone? Raises NotRecovered if somebody else is to recover."""
     generation = None
     alone = _lock(lock_fd, directory)
     read_only = readonly_reason(directory)
@@ -272,7 +289,7 @@ def _open_engine(
     if read_only is not None:
         log.critical("the store is read-only: %s", read_only)
     tag = secrets.token_bytes(16)
-    return LmdbKv.open(
+    kv = LmdbKv.open(
         directory,
         tables=TABLES,
         store_id=identity.store_id,
@@ -281,6 +298,7 @@ def _open_engine(
         make_room=space.make_room,
         read_only=read_only,
     )
+    return kv, alone
 
 
 def _recover_or_mark(

@@ -24,6 +24,9 @@ _COMMANDS = {
     "gc": "vaultaire.cli.gc",
     "verify": "vaultaire.cli.verify",
     "repair": "vaultaire.cli.repair",
+    "backup": "vaultaire.cli.backup",
+    "restore": "vaultaire.cli.restore",
+    "rebuild": "vaultaire.cli.rebuild",
 }
 
 
