@@ -53,6 +53,7 @@ class Appender:
         self.lost: dict[int, int] = {}
         # Packs in a row that the disk failed (a full one has not), without one successful flush between them.
         self.failures_in_a_row = 0
+        self.has_leftovers = False  # files without a row, which adoption has to remove
 
     def append(self, kind: PackKind, frame: EncodedFrame, chunks: int) -> tuple[int, int, int]:
         """(pack, offset, ordinal of the first chunk). Written on return, not durable.
@@ -92,7 +93,7 @@ class Appender:
             if step.footerless:
                 self.lost[step.pack] = step.length
                 if not step.length:
-                    self._drop(step.pack)  # poisoned before anything was durable: no row, the file is garbage
+                    self._abandon(step.pack)
         return [step for step in steps if step.state != PackState.OPEN and step.length > 0]
 
     def settle(self, steps: Iterable[PackProgress]) -> None:
@@ -159,6 +160,14 @@ class Appender:
                 self.failures_in_a_row += 1
             self.lost[error.pack] = error.durable
             raise
+
+    def _abandon(self, pack: int) -> None:
+        """Poisoned before anything was durable: no row, the file is garbage."""
+        self._drop(pack)
+        try:
+            self._place.remove(pack)
+        except OSError:
+            self.has_leftovers = True
 
     def _drop(self, pack: int) -> None:
         with self._lock:

@@ -171,10 +171,6 @@ class ChunkStore:
         """
         return self._frames.read(spans, self._hasher.chunk_id)
 
-    def marker(self, earlier: Bits | None = None) -> Marker:
-        """Finds and counts what manifests name, each chunk once; see `cas.marking`."""
-        return Marker(self._kv.snapshot, self._fetch_placed_node, earlier)
-
     def read_node(self, reader: Reader, node: ChunkId) -> memoryview:
         """The bytes of a manifest's node, verified. Raises as `read`."""
         return self._fetch_node(reader, node)
@@ -192,6 +188,10 @@ class ChunkStore:
             else:
                 found.append(True)
         return found
+
+    def marker(self, earlier: Bits | None = None) -> Marker:
+        """Finds and counts what manifests name, each chunk once; see `cas.marking`."""
+        return Marker(self._kv.snapshot, self._fetch_placed_node, earlier)
 
     def statistics(self, reader: Reader) -> CasStatistics:
         return statistics(reader)
@@ -231,6 +231,11 @@ class ChunkStore:
         finally:
             self._appender.close()
             self._packs.close()
+
+    @property
+    def is_tidy(self) -> bool:
+        """False: a pack file without a row could not be removed, which is then left to whoever adopts this writer."""
+        return not self._appender.has_leftovers
 
     def adopt(self, dead_writer: int) -> Adoption:
         """Put the packs of a process that is gone in order: see `cas.adoption`."""

@@ -16,6 +16,7 @@ import time
 import uuid
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def _fields(layout: struct.Struct, magic: bytes, row: bytes) -> tuple[Any, ...]:
     return tuple(rest)
 
 
+@lru_cache(maxsize=256)  # an opening asks twice for every table
 def crc_seeds(table: str) -> list[int]:
     """CRC-32 of (table name, 0, key length u16), by key length: key and value cannot shift into each other."""
     start = zlib.crc32(table.encode("ascii") + b"\0")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import threading
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IDLE = (1 << 64) - 1
+_NAME = re.compile(r"[a-z]+-([0-9a-f]{8})")
 
 
 class RunFile:
@@ -146,12 +148,12 @@ def _run_files(directory: Path) -> list[Path]:
 
 
 def _is_run_file(name: str) -> bool:
-    kind, _, _ = name.rpartition("-")
-    return bool(kind) and not name.startswith(".")
+    """Whatever else may lie there, an editor's backup for one, must not bar the store."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _writer_of(path: Path) -> int:
-    return int(path.name.rpartition("-")[2], 16)
+    return int(path.name[-8:], 16)
 
 
 class UnpublishedRunFile(RunFile):

@@ -199,7 +199,7 @@ class Store:
             for close in self.before_close:
                 close()
             self.chunks.close()
-            in_order = not self._has_open_packs()
+            in_order = self.chunks.is_tidy and not self._has_open_packs()
         finally:
             self._frame_threads.shutdown()
             self.kv.close()
