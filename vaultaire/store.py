@@ -251,8 +251,10 @@ def _pid_namespace() -> bytes:
 
 
 def _record_pid_namespace(fd: int) -> None:
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, _pid_namespace(), 0)
+    namespace = _pid_namespace()
+    if os.pread(fd, 256, 0) != namespace:  # nothing is written where there may be no room for it
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, namespace, 0)
 
 
 def _check_pid_namespace(fd: int, directory: Path) -> None:
