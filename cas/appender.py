@@ -51,6 +51,7 @@ class Appender:
         # Poisoned packs and their durable lengths. Never forgotten: an upload may ask for the lost bytes long after
         # the pack's row was settled, and must not take silence for durability.
         self.lost: dict[int, int] = {}
+        self.has_leftovers = False  # files without a row, which adoption has to remove
 
     def append(self, kind: PackKind, frame: EncodedFrame, chunks: int) -> tuple[int, int, int]:
         """(pack, offset, ordinal of the first chunk). Written on return, not durable.
@@ -87,7 +88,7 @@ class Appender:
             if step.footerless:
                 self.lost[step.pack] = step.length
                 if not step.length:
-                    self._drop(step.pack)  # poisoned before anything was durable: no row, the file is garbage
+                    self._abandon(step.pack)
         return [step for step in steps if step.state != PackState.OPEN and step.length > 0]
 
     def settle(self, steps: Iterable[PackProgress]) -> None:
@@ -151,6 +152,14 @@ class Appender:
         except PackPoisoned as error:
             self.lost[error.pack] = error.durable
             raise
+
+    def _abandon(self, pack: int) -> None:
+        """Poisoned before anything was durable: no row, the file is garbage."""
+        self._drop(pack)
+        try:
+            self._place.remove(pack)
+        except OSError:
+            self.has_leftovers = True
 
     def _drop(self, pack: int) -> None:
         with self._lock:

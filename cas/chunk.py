@@ -11,6 +11,7 @@ BLAKE3: https://github.com/BLAKE3-team/BLAKE3-specs (the library releases the GI
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NewType, cast
@@ -55,13 +56,14 @@ class Identity:
 
     def to_json(self) -> dict[str, object]:
         """For `store.json`."""
-        return {
+        document: dict[str, object] = {
             "format_version": self.format_version,
             "store_id": self.store_id.hex(),
             "hash_key": self.hash_key.hex(),
             "cut": self.cut_rules,
             "domain": self.domain,
         }
+        return document | {"checksum": _checksum(document)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> Identity:
@@ -77,7 +79,15 @@ class Identity:
         identity = cls(bytes.fromhex(store_id), bytes.fromhex(hash_key), cut["cdc"], domain, version)
         if len(identity.store_id) != 16 or len(identity.hash_key) != 32:
             raise ValueError("store_id must have 16 bytes, hash_key 32")
+        # With one wrong digit of the hash key every chunk would look damaged, and what is stored be lost later.
+        if document["checksum"] != identity.to_json()["checksum"]:
+            raise ValueError("its checksum differs: something in it was changed")
         return identity
+
+
+def _checksum(document: Mapping[str, object]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return blake3(canonical.encode("ascii")).hexdigest()
 
 
 class Hasher:

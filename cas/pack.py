@@ -187,15 +187,15 @@ def _read_footer(read: Read, length: int) -> tuple[int, list[tuple[int, FrameHea
     """(end of the frames, frames) by an intact footer at the very end; None if there is none."""
     try:
         trailer = read(length - TRAILER_BYTES, TRAILER_BYTES) if length > TRAILER_BYTES else b""
-        end, footer_length = _decode_trailer(trailer)
+        end, footer_length = decode_trailer(trailer)
         if footer_length > MAX_FOOTER_BYTES or end + footer_length + TRAILER_BYTES != length:
             return None
-        return end, _decode_footer(read(end, footer_length), footer_length, end)
+        return end, decode_footer(read(end, footer_length), footer_length, end)
     except CorruptFrame:
         return None
 
 
-def _decode_trailer(trailer: bytes) -> tuple[int, int]:
+def decode_trailer(trailer: bytes) -> tuple[int, int]:
     if len(trailer) != TRAILER_BYTES or trailer[:4] != TRAILER_MAGIC:
         raise CorruptFrame("no trailer")
     _verify_checksum(trailer, "trailer")
@@ -205,7 +205,7 @@ def _decode_trailer(trailer: bytes) -> tuple[int, int]:
     return end, length
 
 
-def _decode_footer(footer: bytes, length: int, end: int) -> list[tuple[int, FrameHeader]]:
+def decode_footer(footer: bytes, length: int, end: int) -> list[tuple[int, FrameHeader]]:
     if len(footer) != length or length < _FOOTER.size + CHECKSUM.size or footer[:4] != FOOTER_MAGIC:
         raise CorruptFrame("no footer")
     _verify_checksum(footer, "footer")

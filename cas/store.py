@@ -163,6 +163,10 @@ class ChunkStore:
         """
         return self._frames.read(spans, self._hasher.chunk_id)
 
+    def read_node(self, reader: Reader, node: ChunkId) -> memoryview:
+        """The bytes of a manifest's node, verified. Raises as `read`."""
+        return self._fetch_node(reader, node)
+
     def marker(self, reader: Reader) -> Marker:
         """Counts what manifests name, chunks and bytes once each, as `reader` sees it."""
         return Marker(reader, partial(self._fetch_node, reader))
@@ -188,6 +192,11 @@ class ChunkStore:
         finally:
             self._appender.close()
             self._packs.close()
+
+    @property
+    def is_tidy(self) -> bool:
+        """False: a pack file without a row could not be removed, which is then left to whoever adopts this writer."""
+        return not self._appender.has_leftovers
 
     def adopt(self, dead_writer: int) -> Adoption:
         """Put the packs of a process that is gone in order: see `cas.adoption`."""

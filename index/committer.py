@@ -18,7 +18,6 @@ at the same position before we erase ours. `flock` on the directory needs no fil
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ from index.environment import (
     write_engine_row,
 )
 from index.journal import Position, encode_record, record_checksum
-from index.kv import MapFull, Outcome, StorePoisoned
+from index.kv import KvError, MapFull, Outcome, StorePoisoned
 from index.lmdb_view import LmdbTransaction
 from index.poison import poison_path, poison_reason, set_poison
 from index.segments import NoRoom, SegmentWriter, SyncFailed
@@ -195,7 +194,7 @@ class Committer:
         with self._thread_lock:
             try:
                 self._lock_owner = thread
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+                self._lock()
                 self._refuse_poisoned()
                 txn = self._env.begin(write=True)
                 try:
@@ -209,8 +208,26 @@ class Committer:
             except ViewDamaged as error:
                 raise self.poison(str(error)) from error
             finally:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+                self._unlock()
                 self._lock_owner = None
+
+    def _lock(self) -> None:
+        if self._poison_reason is not None:  # then there may be nothing to lock any more
+            raise self.poison(self._poison_reason)
+        try:
+            self._files.lock(self._lock_fd)
+        except OSError as error:
+            raise KvError(f"cannot lock {self._directory / 'journal'}: {error.strerror}") from error
+
+    def _unlock(self) -> None:
+        """Never raises: what was committed stays so. A lock that is not given up falls with its descriptor."""
+        if self._lock_fd < 0:
+            return
+        try:
+            self._files.unlock(self._lock_fd)
+        except OSError as error:
+            self._poison_reason = self._poison_reason or f"the commit lock was not released: {error}"
+            self._close_lock()
 
     # Poison
 
@@ -239,6 +256,9 @@ class Committer:
     def close(self) -> None:
         """Idempotent."""
         self._segments.close()
+        self._close_lock()
+
+    def _close_lock(self) -> None:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1

@@ -70,6 +70,13 @@ class FileOps:
         """No error if it is gone already."""
         path.unlink(missing_ok=True)
 
+    def lock(self, fd: int) -> None:
+        """Exclusively, against every other open file description. Blocks."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+    def unlock(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
     def commit(self, txn: lmdb.Transaction[bytes]) -> None:
         """Commit a top-level LMDB transaction. On an error it has been aborted."""
         txn.commit()

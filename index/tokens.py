@@ -27,7 +27,7 @@ _PAGE_ROWS: Final = 1000
 def get_token(reader: Reader, bucket_id: int, token: bytes) -> bytes | None:
     """The digest of the parameters it was used with; None if it is not known. Raises CorruptRecord."""
     value = reader.get(TOKENS, _row(bucket_id, token))
-    return None if value is None else _decode(value)[1]
+    return None if value is None else decode_token(value)[1]
 
 
 def put_token(txn: Transaction, bucket_id: int, token: bytes, digest: bytes, now_ms: int) -> None:
@@ -43,7 +43,7 @@ def forget_tokens(kv: OrderedMap, before_ms: int) -> int:
     while True:
         with kv.snapshot() as reader:
             page = list(reader.scan(TOKENS, start, limit=_PAGE_ROWS))
-        old = [(row, value) for row, value in page if _decode(value)[0] < before_ms]
+        old = [(row, value) for row, value in page if decode_token(value)[0] < before_ms]
         if old:
             forgotten += kv.commit(lambda txn, old=old: _remove(txn, old))  # type: ignore[misc]  # bound now
         if len(page) < _PAGE_ROWS:
@@ -62,7 +62,8 @@ def _row(bucket_id: int, token: bytes) -> bytes:
     return encode_id(bucket_id) + token
 
 
-def _decode(value: bytes) -> tuple[int, bytes]:
+def decode_token(value: bytes) -> tuple[int, bytes]:
+    """(when, ms since 1970; digest). Raises CorruptRecord."""
     if len(value) != _VALUE.size or value[0] != _VERSION:
         raise CorruptRecord("client token", value.hex())
     _, when_ms, digest = _VALUE.unpack(value)

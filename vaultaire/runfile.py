@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import threading
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IDLE = (1 << 64) - 1
+_NAME = re.compile(r"[a-z]+-([0-9a-f]{8})")
 
 
 class RunFile:
@@ -104,15 +106,26 @@ def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
     the footer that the other has just written.
     """
     for path in sorted(directory.iterdir()):
-        kind, _, writer = path.name.rpartition("-")
-        if path.name.startswith(".") or not kind:
+        writer = _writer_of(path)
+        if writer is None:
             continue
         fd = _take_over(path)
         if fd is not None:
             try:
-                yield int(writer, 16), path
+                yield writer, path
             finally:
                 os.close(fd)
+
+
+def known_writers(directory: Path) -> set[int]:
+    """Every process that has a run file: it lives, or what it left is still to be put in order."""
+    return {writer for path in directory.iterdir() if (writer := _writer_of(path)) is not None}
+
+
+def _writer_of(path: Path) -> int | None:
+    """Of a run file; None for everything else that may lie there (an editor's backup must not bar the store)."""
+    name = _NAME.fullmatch(path.name)
+    return None if name is None else int(name[1], 16)
 
 
 def _take_over(path: Path) -> int | None:

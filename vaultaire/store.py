@@ -131,7 +131,7 @@ class Store:
         in_order = False
         try:
             self.chunks.close()
-            in_order = not self._has_open_packs()
+            in_order = self.chunks.is_tidy and not self._has_open_packs()
         finally:
             self._frame_threads.shutdown()
             self.kv.close()

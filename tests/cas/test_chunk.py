@@ -38,6 +38,20 @@ def test_damaged_identity_is_refused(change: dict[str, object]):
         Identity.from_json(Identity.create().to_json() | change)
 
 
+def test_any_changed_digit_of_an_identity_is_noticed():
+    text = json.dumps(replace(Identity.create(), hash_key=b"\x12" * 32).to_json())
+    for place, digit in enumerate(text):
+        if digit.isdigit():
+            changed = text[:place] + str(9 - int(digit)) + text[place + 1 :]
+            with pytest.raises((ValueError, KeyError, UnsupportedFormat)):
+                Identity.from_json(json.loads(changed))
+
+
+def test_checksum_of_an_identity_is_the_documented_one():
+    document = Identity(b"S" * 16, b"K" * 32).to_json()
+    assert document["checksum"] == "19d5561926bdd34cab1dab36a4799678ebfb224e9e60dd210e02289523f46403"
+
+
 def test_ids_are_pinned():
     hasher = Hasher(b"K" * 32)
     assert hasher.chunk_id(b"abc").hex() == "8a4979c05d0f0be4fcb6559a5bc138cc8a80c79e122d41b237ce17292ea0abe4"

@@ -88,6 +88,27 @@ def test_pack_poisoned_before_anything_was_durable_gets_no_row(rig: Rig):
     ingest.abort()
     rig.put(noise(5000))
     assert states(rig) == {2: PackState.OPEN}
+    assert pack not in rig.packs.volatile  # nor does its file stay for ever
+    assert rig.store.is_tidy
+
+
+def test_file_of_a_lost_pack_that_cannot_be_removed_is_left_to_adoption(rig: Rig, monkeypatch):
+    ingest, _ = running(rig, noise(5000))
+    (pack,) = rig.packs.volatile
+    rig.packs.failing_syncs.add(pack)
+    with pytest.raises(PackPoisoned):
+        rig.store.sync([ingest.publication()])
+    ingest.abort()
+
+    def refuse(pack: int) -> None:
+        raise OSError(f"{pack} stays")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.packs, "remove", refuse)
+        rig.put(noise(5000))
+    assert not rig.store.is_tidy
+    rig.store.close()
+    assert rig.open(2).adopt(1).removed == [pack]
 
 
 def test_chunks_in_flight_in_a_poisoned_pack_are_stored_anew(rig: Rig):

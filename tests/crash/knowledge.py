@@ -24,6 +24,7 @@ class Knowledge:
     )  # failed in a way that leaves both possible
     acknowledged: int = 0
     failed: int = 0
+    poisoned: bool = False
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Knowledge:
@@ -45,6 +46,7 @@ class Knowledge:
                 operation = self.pending.pop(name, None)
                 self.failed += 1
                 # Every other error says that nothing was committed; a poisoned store cannot always know.
+                self.poisoned |= kind == "StorePoisoned"
                 if operation is not None and kind == "StorePoisoned":
                     self.uncertain.setdefault(name, []).append(operation)
             case ("found", states):

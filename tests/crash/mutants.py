@@ -2,17 +2,22 @@
 
 What a kill can show: an answer before its commit, a commit that is not in the journal (seen when LMDB is rebuilt), a
 journal record written at a wrong place, recovery that does not replay, chunks that are published before they are
-written, an open pack of a dead process cut too short. What only a power cut can show (flushes) is not here.
+written, an open pack of a dead process cut too short. What a failing system call can show: an error that is not
+noticed. What a flipped bit can show: bytes that are served unverified. What only a power cut can show (flushes) is not here.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cas.adoption
+import cas.packs
+import cas.reading
 import index.committer
 import index.recovery
+from cas.errors import NoSpace
 from cas.openpack import OpenPack
 
 if TYPE_CHECKING:
@@ -78,7 +83,46 @@ def _short_seal() -> None:
     module._seal = seal
 
 
+def _careless_journal() -> None:
+    """An error while a record is written is not noticed."""
+    writer: Any = index.committer.SegmentWriter
+    write = writer._write
+
+    def careless(self: Any, fd: int, offset: int, record: bytes) -> None:
+        with contextlib.suppress(OSError):
+            write(self, fd, offset, record)
+
+    writer._write = careless
+
+
+def _careless_packs() -> None:
+    """An error while a frame is written is not noticed."""
+    writer: Any = cas.packs.LocalPackWriter
+    write = writer.write
+
+    def careless(self: Any, offset: int, parts: Any) -> None:
+        with contextlib.suppress(OSError, NoSpace):
+            write(self, offset, parts)
+
+    writer.write = careless
+
+
+def _unverified_chunks() -> None:
+    """The bytes of a chunk are served as they come."""
+    module: Any = cas.reading
+
+    def trust(wanted: Any, raw: Any, base: int, chunk_id: Any, verified: dict[Any, Any]) -> None:
+        for chunk, _, _, placement in wanted:
+            begin = placement.inside - base
+            verified[chunk] = memoryview(raw)[begin : begin + placement.length]
+
+    module._verify = trust
+
+
 _ALL = (
+    Mutant("careless-journal", _careless_journal),
+    Mutant("careless-packs", _careless_packs),
+    Mutant("unverified-chunks", _unverified_chunks),
     Mutant("answer-early", _answer_early, answers_early=True),
     Mutant("no-journal", _no_journal),
     Mutant("no-replay", _no_replay),

@@ -4,8 +4,8 @@
 
 A seed is one history: a directory, and `--kills` processes one after the other. Each opens the store, reads every byte
 of it against what the clients know, then works with two client threads until it is killed; one in four is killed
-while it opens; one in ten finds LMDB gone. The last one ends in order, and is followed by one that rebuilds LMDB from
-the journal. `--mutant` breaks the store on purpose; the laboratory must then find something (exit status 1).
+while it opens; one in ten finds LMDB gone. Then the store is opened, verified (`verify --read-data`) and closed in order,
+three times: the second time LMDB is rebuilt from the journal. `--mutant` breaks the store on purpose; the laboratory must then find something (exit status 1).
 
 A kill leaves the page cache whole, so it says nothing about missing flushes: that is for power cuts.
 """
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.crash import mutants, results, workload
+from tests.crash import checks, mutants, results, workload
 from tests.crash.forked import Child, Said
 from tests.crash.knowledge import Knowledge
 from vaultaire.store import Store
@@ -115,6 +115,8 @@ class History:
         with Store.open(self.directory, kind="worker", create=True) as store:
             found = workload.read_states(store, CLIENTS)
             wrong = self.knowledge.judge(found)
+            if wrong is None and number < 0:
+                wrong = checks.verify_alone(store)
             if wrong is not None:
                 said("wrong", wrong)
                 return

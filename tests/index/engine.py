@@ -114,6 +114,14 @@ class FaultyFiles(FileOps):
             raise OSError(self.code, "injected into pwrite")
         super().pwrite(fd, data, offset)
 
+    def lock(self, fd: int) -> None:
+        self._check("lock")
+        super().lock(fd)
+
+    def unlock(self, fd: int) -> None:
+        self._check("unlock")
+        super().unlock(fd)
+
     def truncate(self, fd: int, length: int) -> None:
         self._check("truncate")
         super().truncate(fd, length)

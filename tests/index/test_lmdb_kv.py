@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -22,7 +23,7 @@ from index.fileops import FileOps
 from index.journal import ORIGIN
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
-from index.poison import poison_path, set_poison
+from index.poison import poison_path, poison_reason, set_poison
 from index.segments import JournalReader, list_segments, segment_path
 from tests.index.engine import (
     STORE_ID,
@@ -330,6 +331,27 @@ def test_failed_sync_is_never_retried_and_ends_committing(tmp_path, effect):
     assert poison_path(tmp_path).exists()
     assert len(files.calls) == calls
     kv.close()
+
+
+@pytest.mark.parametrize("effect", ["lock", "unlock"])
+def test_lock_that_fails_neither_hangs_nor_hides_what_was_committed(tmp_path, effect):
+    recover_engine(tmp_path)
+    kv = open_engine(tmp_path, files=FaultyFiles(2, errno.EIO, only=(effect,)))
+    kv.commit(putting(b"a"))
+    if effect == "lock":
+        with pytest.raises(KvError):
+            kv.commit(putting(b"b"))
+        kv.commit(putting(b"b"))
+    else:
+        kv.commit(putting(b"b"))  # committed: it is not taken back because a lock was not given up
+        with pytest.raises(StorePoisoned):
+            kv.commit(putting(b"c"))
+    fd = os.open(tmp_path / "journal", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it: siblings go on
+    os.close(fd)
+    assert poison_reason(tmp_path) is None
+    kv.close()
+    assert rows_after_recovery(tmp_path) == {(T, b"a"): b"v", (T, b"b"): b"v"}
 
 
 def test_failed_lmdb_commit_erases_its_record_before_the_error_is_told(tmp_path):

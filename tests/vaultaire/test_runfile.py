@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vaultaire.runfile import IDLE, RunFile, dead_writers
+from vaultaire.runfile import IDLE, RunFile, dead_writers, known_writers
 
 
 class Clock:
@@ -95,3 +95,13 @@ def test_a_killed_process_is_known_by_its_released_lock_and_a_stopped_one_is_not
         process.kill()
         process.wait()
         assert [writer for writer, _ in dead_writers(tmp_path)] == [0x2A]
+
+
+@pytest.mark.parametrize(
+    "name", ["worker-00000002~", "worker-xyz", "worker-", "-00000002", ".worker-00000002", "poisoned"]
+)
+def test_a_strange_file_is_not_taken_for_a_process(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    assert list(dead_writers(tmp_path)) == []
+    assert known_writers(tmp_path) == set()
+    assert (tmp_path / name).exists()

@@ -85,12 +85,18 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def read_endpoint(reader: Reader) -> Endpoint | None:
-    """None: no server has announced one yet (or one of another version did)."""
+    """None: no server has announced one yet (or one of another version did, in another way)."""
     row = reader.get(_TABLE, _ROW)
     if row is None or not row.startswith(_HEAD):
         return None
-    fields = json.loads(row[len(_HEAD) :])
-    return Endpoint(fields["url"], Path(fields["ca_bundle"]) if fields["ca_bundle"] else None)
+    try:
+        fields = json.loads(row[len(_HEAD) :])
+        url, bundle = fields["url"], fields["ca_bundle"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(url, str) or not isinstance(bundle, str | None):
+        return None
+    return Endpoint(url, Path(bundle) if bundle else None)
 
 
 def write_endpoint(txn: Transaction, endpoint: Endpoint) -> None:

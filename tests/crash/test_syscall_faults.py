@@ -1,0 +1,42 @@
+"""A sample of failing system calls, and the proof that it can fail. All: python -m tests.crash.syscall_faults."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.crash.results import REPOSITORY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+]
+
+
+def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.crash.syscall_faults", *arguments]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=7200, check=False)
+    if "could not attach" in run.stderr:
+        pytest.skip("strace may not trace here")
+    return run
+
+
+def test_failing_system_calls_lose_nothing_acknowledged():
+    run = laboratory("--every", "151", "--offset", "7")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_errors_that_are_not_noticed_are_found():
+    arguments = ("--calls", "pwrite64", "--kinds", "EIO", "--script", "new", "--numbers", "52-58")
+    assert laboratory(*arguments).returncode == 0
+    assert laboratory(*arguments, "--mutant", "careless-journal").returncode == 1
+
+
+@pytest.mark.full
+def test_every_failing_system_call_loses_nothing_acknowledged():
+    """All N of the workload, half an hour on two cores: python -m tests.crash.syscall_faults"""
+    run = laboratory()
+    assert run.returncode == 0, run.stdout + run.stderr
