@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.errors import CorruptRow, PackGone, UnsupportedFormat
@@ -26,7 +27,7 @@ from cas.frame import WORD, Codec
 from cas.pack import PackKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cas.pack import Frame
     from cas.ports import Reader, Transaction
@@ -39,6 +40,8 @@ TABLES: Final = (PLACEMENTS, PACKS, STATE)
 _EPOCH: Final = b"epoch"
 _CONDEMNED: Final = b"condemned/"
 _CONDEMNED_END: Final = b"condemned0"  # "0" follows "/"
+_GONE: Final = b"gone/"
+_GONE_END: Final = b"gone0"
 
 # --- placements -------------------------------------------------------------------------------------------------
 
@@ -111,6 +114,14 @@ def decode_placement(chunk: bytes, row: bytes) -> Placement:
     if first not in _PLACEMENT_HEADS:
         raise UnsupportedFormat(f"placement of chunk {chunk.hex()} begins with {first:#x}: not known here")
     return Placement(bool(first & _IS_RAW), pack, frame, words * WORD, stored, inside, length, ordinal)
+
+
+def place_of(chunk: bytes, row: bytes) -> tuple[int, int, int]:
+    """(pack, ordinal, raw length): what marking needs, at half the price. Raises as `decode_placement`."""
+    if len(row) != _PLACEMENT.size or row[0] not in _PLACEMENT_HEADS:
+        decode_placement(chunk, row)
+    _, pack, _, _, _, _, length, ordinal = _PLACEMENT.unpack(row)
+    return pack, ordinal, length
 
 
 def pack_of(row: bytes) -> int:
@@ -280,7 +291,7 @@ def read_condemned(reader: Reader) -> frozenset[int]:
 
 
 def condemn(txn: Transaction, packs: Iterable[int]) -> int:
-    """Retire sealed packs; others are left alone. Returns the new epoch."""
+    """Retire sealed packs (none: only the epoch grows); others are left alone. Returns the new epoch."""
     epoch = read_epoch(txn) + 1
     txn.put(STATE, _EPOCH, epoch.to_bytes(8, "big"))
     for pack in packs:
@@ -291,10 +302,43 @@ def condemn(txn: Transaction, packs: Iterable[int]) -> int:
     return epoch
 
 
+def drop_placements(txn: Transaction, pack: int, chunks: Iterable[bytes]) -> int:
+    """Remove the rows of these chunks, of those that still name `pack`. Returns how many there were."""
+    row = get_pack(txn, pack)
+    ids = sorted(chunks)
+    dropped: dict[int, tuple[int, int]] = {}
+    for chunk, placement in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
+        if placement is not None and pack_of(placement) == pack:
+            txn.delete(PLACEMENTS, chunk)
+            _tally(dropped, placement, 1)
+    count, raw_bytes = dropped.get(pack, (0, 0))
+    if row is not None and count:
+        left = replace(
+            row, placed_chunks=row.placed_chunks - count, placed_bytes=row.placed_bytes - raw_bytes
+        )
+        put_pack(txn, pack, left)
+    return count
+
+
 def forget_pack(txn: Transaction, pack: int) -> None:
-    """Drop the row of a condemned pack: it is gone. No placement may name it any more."""
+    """Drop the row of a condemned pack: it is gone. No placement may name it any more.
+
+    Until `settle_gone` a row remembers that its file is still to be removed, so that a crash leaves no file behind.
+    """
     txn.delete(PACKS, pack_key(pack))
     txn.delete(STATE, _CONDEMNED + pack_key(pack))
+    txn.put(STATE, _GONE + pack_key(pack), b"")
+
+
+def read_gone(reader: Reader) -> list[int]:
+    """Packs without a row whose files may still be there, ascending."""
+    return [int.from_bytes(key[len(_GONE) :], "big") for key, _ in reader.scan(STATE, _GONE, _GONE_END)]
+
+
+def settle_gone(txn: Transaction, packs: Iterable[int]) -> None:
+    """Their files have been removed, durably."""
+    for pack in packs:
+        txn.delete(STATE, _GONE + pack_key(pack))
 
 
 class CondemnedCache:
@@ -328,13 +372,13 @@ def publish(
     _check_rows(txn, relied)
     epoch = read_epoch(txn)
     rows = {step.pack: _advance(get_pack(txn, step.pack), step, epoch) for step in progress}
-    condemned = read_condemned(txn)
+    is_condemned = _is_condemned(txn)
     gained: dict[int, tuple[int, int]] = {}  # pack -> chunks, raw bytes
     ids = sorted(placements)
     for chunk, old in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
         new = placements[chunk]
         if old is not None:
-            if pack_of(old) not in condemned:
+            if not is_condemned(pack_of(old)):
                 continue
             _tally(gained, old, -1)
         txn.put(PLACEMENTS, chunk, new)
@@ -347,6 +391,17 @@ def publish(
         rows[pack] = replace(row, placed_chunks=placed_chunks, placed_bytes=placed_bytes, touched_epoch=epoch)
     for pack, row in sorted(rows.items()):
         put_pack(txn, pack, row)
+
+
+def _is_condemned(reader: Reader) -> Callable[[int], bool]:
+    """Each pack is asked about once; a scan of all condemned ones would hold up every commit while many are."""
+
+    @cache
+    def test(pack: int) -> bool:
+        row = get_pack(reader, pack)
+        return row is not None and row.state == PackState.CONDEMNED
+
+    return test
 
 
 def _check_rows(txn: Transaction, relied: Iterable[int]) -> None:
@@ -362,8 +417,11 @@ def _advance(row: PackRow | None, step: PackProgress, epoch: int) -> PackRow:
             raise PackGone(step.pack)
         row = PackRow(PackState.OPEN, step.kind, step.domain, 0, created_epoch=epoch, touched_epoch=epoch)
     # Commits may arrive in another order than their syncs: what is further wins.
+    # Frames that nobody has published yet are an upload's, too: collection shall leave the pack alone meanwhile.
+    touched = epoch if step.frames > row.frames else row.touched_epoch
     return replace(
         row,
+        touched_epoch=touched,
         state=max(row.state, step.state),
         footerless=row.footerless or step.footerless,
         length=max(row.length, step.length),

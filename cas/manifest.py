@@ -65,14 +65,9 @@ class Manifest:
     @classmethod
     def decode(cls, data: bytes) -> Manifest:
         """Raises CorruptManifest, UnsupportedFormat."""
-        if len(data) < _MANIFEST.size:
-            raise CorruptManifest(f"a manifest of {len(data)} bytes")
-        version, level, count, size = _MANIFEST.unpack_from(data)
-        if version != _VERSION:
-            raise UnsupportedFormat(f"manifest of version {version} is not known here")
-        entries = data[_MANIFEST.size :]
-        manifest = cls(level, size, entries)
-        _check(level, count, entries)
+        level, entries = split(data)
+        size = _MANIFEST.unpack_from(data)[3]
+        manifest = cls(level, size, bytes(entries))
         if sum(entry.length for entry in manifest) != size:
             raise CorruptManifest(f"the entries do not add up to {size} bytes")
         return manifest
@@ -82,6 +77,18 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.entries) // _entry(self.level).size
+
+
+def split(data: bytes) -> tuple[int, memoryview]:
+    """(level, packed entries) of an encoded manifest; their sum is not checked. Raises as `Manifest.decode`."""
+    if len(data) < _MANIFEST.size:
+        raise CorruptManifest(f"a manifest of {len(data)} bytes")
+    version, level, count, _ = _MANIFEST.unpack_from(data)
+    if version != _VERSION:
+        raise UnsupportedFormat(f"manifest of version {version} is not known here")
+    entries = memoryview(data)[_MANIFEST.size :]
+    _check(level, count, entries)
+    return level, entries
 
 
 EMPTY: Final = Manifest(0, 0, b"")

@@ -104,6 +104,10 @@ class LocalPacks:
             path.unlink()
             sync_directory(path.parent)
 
+    def close_removed(self) -> None:
+        """Let go of files that another process has removed: their space is not free before. Call it now and then."""
+        self._files.close_removed()
+
     def close(self) -> None:
         self._files.close()
 
@@ -185,6 +189,13 @@ class _OpenFiles:
             file = self._files.pop(pack, None)
             if file is not None:
                 file.drop()
+
+    def close_removed(self) -> None:
+        with self._lock:
+            for pack, file in list(self._files.items()):
+                if not os.fstat(file.fd).st_nlink:
+                    del self._files[pack]
+                    file.drop()
 
     def close(self) -> None:
         with self._lock:

@@ -140,6 +140,18 @@ class Operations(Protocol):
         ...
 
 
+class RunningOperations(Protocol):
+    """The same register, as the collector sees it: the operations of all processes."""
+
+    def oldest(self) -> int | None:
+        """An epoch not above that in which the oldest operation still running began; None: none is running.
+
+        Never blocks. An operation that begins while this looks has its first snapshot after every commit that was
+        made before.
+        """
+        ...
+
+
 class ParallelMap(Protocol):
     """`map`, possibly in several threads: results in the order of `items`; the first error is raised."""
 

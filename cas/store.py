@@ -31,13 +31,16 @@ from cas.pack import PackKind
 from cas.pending import Known, Pending
 from cas.publication import Publication
 from cas.reading import FrameReader, Span, resolve
+from cas.relocation import Relocation
 from cas.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cas.catalog import Placement
     from cas.chunk import ChunkId, Identity
     from cas.manifest import Node
+    from cas.marking import Bits
     from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, T, Transaction
 
 __all__ = ["Adoption", "CasStatistics", "ChunkStore", "Composition", "Ingest", "Publication", "Span"]
@@ -163,6 +166,7 @@ class ChunkStore:
         """
         return self._frames.read(spans, self._hasher.chunk_id)
 
+<<<<<<< HEAD
     def read_node(self, reader: Reader, node: ChunkId) -> memoryview:
         """The bytes of a manifest's node, verified. Raises as `read`."""
         return self._fetch_node(reader, node)
@@ -170,9 +174,26 @@ class ChunkStore:
     def marker(self, reader: Reader) -> Marker:
         """Counts what manifests name, chunks and bytes once each, as `reader` sees it."""
         return Marker(reader, partial(self._fetch_node, reader))
+=======
+    def marker(self, earlier: Bits | None = None) -> Marker:
+        """Finds and counts what manifests name, each chunk once; see `cas.marking`."""
+        return Marker(self._kv.snapshot, self._fetch_placed_node, earlier)
+>>>>>>> i4-gc
 
     def statistics(self, reader: Reader) -> CasStatistics:
         return statistics(reader)
+
+    # --- collection ---------------------------------------------------------------------------------------------
+
+    def relocation(self, kind: PackKind) -> Relocation:
+        """Stores chunks of condemned packs anew, in this process's packs: see `cas.relocation`."""
+        return Relocation(kind, self._known, self._appender, self._parallel_map)
+
+    def read_chunks(self, kind: PackKind, spans: Sequence[Span]) -> list[memoryview]:
+        """As `read`, for chunks of packs of either kind: nodes have ids of their own."""
+        return self._frames.read(
+            spans, self._hasher.chunk_id if kind == PackKind.DATA else self._hasher.node_id
+        )
 
     # --- care for packs -----------------------------------------------------------------------------------------
 
@@ -219,6 +240,9 @@ class ChunkStore:
 
     def _fetch_node_now(self, node: ChunkId) -> memoryview:
         return self._read_node(self._resolve([Entry(node, 0, 0)]))
+
+    def _fetch_placed_node(self, node: ChunkId, placement: Placement) -> memoryview:
+        return self._frames.read([Span(node, 0, placement.length, placement)], self._hasher.node_id)[0]
 
     def _read_node(self, spans: Sequence[Span]) -> memoryview:
         whole = [span._replace(stop=span.placement.length) for span in spans]

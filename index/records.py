@@ -66,6 +66,7 @@ __all__ = [
     "UploadRecord",
     "Versioning",
     "decode_listing",
+    "decode_manifest",
     "decode_parts",
     "encode_parts",
 ]
@@ -533,3 +534,18 @@ class PartRecord:
                 new_stored_bytes,
                 domain,
             )
+
+
+def decode_manifest(value: bytes) -> bytes | None:
+    """The manifest of an object's or a part's record alone; None: there is none (inline, or a delete marker).
+
+    For walks over all of them. Raises CorruptRecord, UnsupportedRecord.
+    """
+    if value[:1] == bytes((PART.kind,)):
+        PART.refuse(value)
+        return _required(PART.decode_fields(value, value[2]), _MANIFEST)
+    OBJECT.refuse(value)
+    fields = OBJECT.decode_fields(value, value[2] + value[7] + value[8])
+    if not (_MANIFEST in fields or _INLINE in fields or value[3] & _DELETE_MARKER):
+        raise CorruptRecord(OBJECT.name, "neither inline data nor a manifest")
+    return fields.get(_MANIFEST)

@@ -136,6 +136,7 @@ async def _tick(store: Store, on_poisoned: Callable[[], None]) -> None:
     def once() -> None:
         store.run_file.tick()
         store.chunks.seal_idle(time.monotonic())
+        store.packs.close_removed()
 
     while True:
         await trio.sleep(TICK_SECONDS)

@@ -29,6 +29,8 @@ class ServeConfig:
     grace_seconds: float = 10.0  # from SIGTERM to exit
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
+    collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit
+    upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
 
     @property
     def tls(self) -> bool:

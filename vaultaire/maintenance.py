@@ -2,8 +2,8 @@
 
 It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
 seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
-has grown enough, carries out lifecycle rules and forgets old client tokens. The server works without it; the journal
-grows, and nothing expires.
+has grown enough, carries out lifecycle rules, collects what is not needed any more and forgets old client tokens. The
+server works without it; the journal grows, nothing expires, and no space comes back.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from index.errors import NamesError
 from index.kv import KvError, StorePoisoned
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
+from vaultaire.collection import Collector
+from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
 from vaultaire.store import Store
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
+COLLECTION_SECONDS: Final = 0.4  # likewise; what is copied in it is limited besides
 TOKENS_SECONDS: Final = 3600.0  # between two looks
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
@@ -47,13 +50,18 @@ class Chore:
     due: float = 0.0
 
 
-def chores(store: Store) -> list[Chore]:
+def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     """All of them, in the order in which one round does them."""
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
+    config = config or ServeConfig(store.directory)
+    collector = Collector(store, bytes_per_second=config.collection_bytes_per_second)
+    store.before_close.append(collector.close)
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("packs", lambda: care_for_packs(store)),
+        Chore("collection", lambda: collector.run_slice(COLLECTION_SECONDS)),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
     ]
 
@@ -69,7 +77,7 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            all_chores = chores(store)
+            all_chores = chores(store, orders.config)
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
                 run_due(all_chores, time.monotonic(), stop.is_set)
@@ -109,6 +117,11 @@ def care_for_metadata(store: Store) -> None:
     if store.kv.checkpoint_due():
         store.kv.write_checkpoint()
         log.info("wrote a checkpoint")
+
+
+def care_for_packs(store: Store) -> None:
+    store.chunks.seal_idle(time.monotonic())
+    store.packs.close_removed()
 
 
 def forget_old_tokens(store: Store) -> None:

@@ -99,33 +99,77 @@ class RunFile:
             self._published = value
 
 
+class RunFiles:
+    """The run files of all processes of a store, as its collector sees them: `cas.ports.RunningOperations`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def oldest(self) -> int | None:
+        """The lowest value that a live process shows; None: all are idle. See `cas.ports`.
+
+        A file that gets its name after the folder was listed belongs to a process that has not begun anything yet.
+        """
+        values = [_shown(path) for path in _run_files(self._directory)]
+        return min((value for value in values if value != IDLE), default=None)
+
+    def writers(self) -> frozenset[int]:
+        """Numbers of the processes that live, or whose packs nobody has adopted yet."""
+        return frozenset([_writer_of(path) for path in _run_files(self._directory)])
+
+
+def _shown(path: Path) -> int:
+    """What a run file says; IDLE if its owner is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return IDLE
+    try:
+        try:
+            # Shared: whoever asks at the same moment must not take us for the owner.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_stable(fd)
+        return IDLE
+    finally:
+        os.close(fd)
+
+
+def _read_stable(fd: int) -> int:
+    """Eight bytes that were not being written meanwhile."""
+    value = os.pread(fd, 8, 0)
+    while (again := os.pread(fd, 8, 0)) != value:
+        value = again
+    return int.from_bytes(value, "little")
+
+
+def _run_files(directory: Path) -> list[Path]:
+    """Nothing else that may lie there: an editor's backup must not bar the store."""
+    return [path for path in sorted(directory.iterdir()) if _NAME.fullmatch(path.name)]
+
+
+def _writer_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2], 16)
+
+
 def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
     """(writer number, run file) of every process whose lock is free. The caller adopts, then unlinks the file.
 
     Its lock is held until the next one is asked for: two processes that adopted one pack at once would each cut off
     the footer that the other has just written.
     """
-    for path in sorted(directory.iterdir()):
-        writer = _writer_of(path)
-        if writer is None:
-            continue
+    for path in _run_files(directory):
         fd = _take_over(path)
         if fd is not None:
             try:
-                yield writer, path
+                yield _writer_of(path), path
             finally:
                 os.close(fd)
 
 
 def known_writers(directory: Path) -> set[int]:
     """Every process that has a run file: it lives, or what it left is still to be put in order."""
-    return {writer for path in directory.iterdir() if (writer := _writer_of(path)) is not None}
-
-
-def _writer_of(path: Path) -> int | None:
-    """Of a run file; None for everything else that may lie there (an editor's backup must not bar the store)."""
-    name = _NAME.fullmatch(path.name)
-    return None if name is None else int(name[1], 16)
+    return {_writer_of(path) for path in _run_files(directory)}
 
 
 def _take_over(path: Path) -> int | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cas.manifest import Manifest
 from index.buckets import list_buckets
 from index.counters import statistics as name_statistics
 from index.versions import iterate_versions
@@ -76,10 +75,11 @@ def collect(store: Store) -> StoreStatistics:
 
 def _bucket(store: Store, reader: Reader, bucket: BucketRecord) -> BucketStatistics:
     names = name_statistics(reader, bucket.id)
-    marked = store.chunks.marker(reader)
+    marked = store.chunks.marker()
     for _key, record in iterate_versions(reader, bucket.id):
         if record.manifest is not None:
-            marked.add(Manifest.decode(record.manifest))
+            marked.add_all(record.manifest)
+    marked.finish()
     return BucketStatistics(
         name=bucket.name,
         owner=bucket.owner,

@@ -34,7 +34,7 @@ from vaultaire.runfile import RunFile, dead_writers
 from vaultaire.threads import frame_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from index.kv import Transaction
@@ -63,6 +63,7 @@ class Store:
         self.kv = kv
         self.writer = writer
         self._lock_fd = lock_fd
+        self.before_close: list[Callable[[], None]] = []  # of parts that hold snapshots
         self.run_file = RunFile(directory / "run", kind, writer, self._read_epoch)
         self._frame_threads = frame_threads()
         self.packs = LocalPacks(directory / "packs")
@@ -130,6 +131,8 @@ class Store:
             return
         in_order = False
         try:
+            for close in self.before_close:
+                close()
             self.chunks.close()
             in_order = self.chunks.is_tidy and not self._has_open_packs()
         finally:

@@ -74,27 +74,33 @@ def test_marker_counts_every_chunk_once(rig: Rig):
     first, one = rig.put(noise(300_000))
     second, _ = rig.put(noise(300_000), noise(5000, 1))
     half = rig.compose((first, 0, 150_000))
+    marker = rig.store.marker()
+
+    def add(manifest) -> None:
+        marker.add_all(manifest.encode())
+        marker.finish()
+
+    add(half)
+    assert 150_000 <= marker.raw_bytes < 152_000
+    add(first)
+    add(half)
+    assert (marker.raw_bytes, marker.chunks) == (300_000, one.chunks)
+    add(second)
+    assert 305_000 <= marker.raw_bytes < 310_000
     with rig.kv.snapshot() as reader:
-        marker = rig.store.marker(reader)
-        marker.add(half)
-        assert 150_000 <= marker.raw_bytes < 152_000
-        marker.add(first)
-        marker.add(half)
-        assert (marker.raw_bytes, marker.chunks) == (300_000, one.chunks)
-        marker.add(second)
-        assert 305_000 <= marker.raw_bytes < 310_000
         assert marker.raw_bytes <= rig.store.statistics(reader).unique_bytes
-        assert marker.is_marked(1 << 32 | 1, 0)
-        assert not marker.is_marked(1 << 32 | 1, 1 << 20)
-        assert not marker.is_marked(9 << 32 | 1, 0)
+    assert (1 << 32 | 1, 0) in marker.bits
+    assert (1 << 32 | 1, 1 << 20) not in marker.bits
+    assert (9 << 32 | 1, 0) not in marker.bits
 
 
 def test_marker_knows_what_is_garbage(rig: Rig):
     kept, _ = rig.put(noise(20_000))
     _, dropped = rig.put(noise(20_000, 1))
+    marker = rig.store.marker()
+    marker.add_all(kept.encode())
+    marker.finish()
     with rig.kv.snapshot() as reader:
-        marker = rig.store.marker(reader)
-        marker.add(kept)
-        marked = sum(marker.is_marked(1 << 32 | 1, ordinal) for ordinal in range(1000))
         statistics = rig.store.statistics(reader)
+    marked = sum((1 << 32 | 1, ordinal) in marker.bits for ordinal in range(1000))
     assert marked == marker.chunks == statistics.chunks - dropped.chunks

@@ -107,6 +107,24 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     help="Memory for everything that is held for clients, per worker.",
 )
 @click.option(
+    "--collection-rate",
+    type=ByteSize(0),
+    default="64MiB",
+    show_default=True,
+    envvar="VAULTAIRE_COLLECTION_RATE",
+    show_envvar=True,
+    help="Bytes a second that collection may copy to give back the space of what was deleted; 0: no limit.",
+)
+@click.option(
+    "--upload-expiry",
+    type=click.FloatRange(0),
+    default=7,
+    show_default=True,
+    envvar="VAULTAIRE_UPLOAD_EXPIRY",
+    show_envvar=True,
+    help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -127,6 +145,8 @@ def command(
     head_timeout: float,
     grace: float,
     memory_budget: int,
+    collection_rate: int,
+    upload_expiry: float,
     domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
@@ -149,6 +169,8 @@ def command(
         head_timeout_seconds=head_timeout,
         grace_seconds=grace,
         memory_budget_bytes=memory_budget,
+        collection_bytes_per_second=collection_rate,
+        upload_expiry_days=upload_expiry,
         domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()

@@ -1,0 +1,123 @@
+"""`vaultaire gc`: give back now the space of what was deleted.
+
+A server does so by itself, in small steps; this is for who needs the room at once. It may run beside the server: the
+maintenance process stands back meanwhile, and requests that began before are waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from vaultaire.cli.options import data_option
+from vaultaire.cli.output import binary_size, print_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaultaire.cli.output import Line
+    from vaultaire.collection import Preview, Progress, State
+
+
+@click.command("gc")
+@data_option
+@click.option("--dry-run", is_flag=True, help="Only tell what would come back.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
+def command(data: Path, dry_run: bool, as_json: bool) -> None:
+    """Give back the space of what was deleted, and print how much that was.
+
+    \b
+    Exit status 1: something that objects name cannot be read, so that
+    not all could be collected.
+    """
+    from vaultaire.collection import Collector
+    from vaultaire.store import Store
+
+    with Store.open(data, kind="command") as store:
+        collector = Collector(store, bytes_per_second=0)
+        store.before_close.append(collector.close)
+        if dry_run:
+            preview = collector.preview()
+            progress = preview.progress
+            click.echo(json.dumps(preview_dict(preview))) if as_json else print_lines(preview_lines(preview))
+        else:
+            progress = collector.run(_Narrator() if sys.stderr.isatty() else lambda state, progress: None)
+            click.echo(json.dumps(progress.as_dict())) if as_json else print_lines(lines(progress))
+    if not progress.complete or progress.kept_packs:
+        click.get_current_context().exit(1)
+
+
+class _Narrator:
+    """Says on a terminal what is being done."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._since = time.monotonic()
+
+    def __call__(self, state: State, progress: Progress) -> None:
+        text = f"{progress.step} ({binary_size(progress.freed_bytes)} freed so far)"
+        if text != self._said:
+            self._said = text
+            click.echo(text, err=True)
+
+
+def lines(progress: Progress) -> list[Line]:
+    told: list[Line] = [
+        (
+            f"freed {binary_size(max(0, progress.freed_bytes))}: removed {progress.removed_packs:,} packs of "
+            f"{binary_size(progress.removed_bytes)}, copied {binary_size(progress.copied_bytes)} of them",
+            "",
+        )
+    ]
+    return told + _troubles(progress)
+
+
+def preview_lines(preview: Preview) -> list[Line]:
+    plan = preview.plan
+    told: list[Line] = [
+        (
+            f"would free about {binary_size(plan.free_bytes)}: {len(plan.packs):,} packs would be removed, "
+            f"{binary_size(plan.copy_bytes)} of them copied",
+            "",
+        )
+    ]
+    if preview.condemned:
+        told.append((f"{len(preview.condemned):,} packs more are being emptied already", ""))
+    return told + _troubles(preview.progress)
+
+
+def preview_dict(preview: Preview) -> dict[str, object]:
+    plan, progress = preview.plan, preview.progress
+    return {
+        "packs": len(plan.packs),
+        "free_bytes": plan.free_bytes,
+        "copy_bytes": plan.copy_bytes,
+        "condemned_packs": len(preview.condemned),
+        "complete": progress.complete,
+        "errors": progress.errors,
+    }
+
+
+def _troubles(progress: Progress) -> list[Line]:
+    told: list[Line] = []
+    if progress.kept_packs:
+        told.append(
+            (
+                f"{progress.kept_packs:,} packs are kept: chunks that are needed cannot be read in them",
+                "yellow",
+            )
+        )
+    if not progress.complete:
+        told.append(
+            (
+                "not all that objects name can be read, so nothing was dropped that they may need; see vaultaire verify",
+                "yellow",
+            )
+        )
+    if progress.kept_packs or not progress.complete:
+        told += [(f"  {error}", "dim") for error in progress.errors[:10]]
+    return told

@@ -1,0 +1,521 @@
+"""The collector: gives back the space of what was deleted, in short slices, while everything else goes on.
+
+`cas.gc` says what is done and why nothing is lost. Here is the order of it: a **round** surveys the store (which
+chunks are needed; what each bucket holds, saved for `stats`), then condemns and empties batch after batch of packs
+until nothing worth it is left. A round is due some time after something changed: soon if much was deleted (as the
+counters show it), rarely else, and never more than a small part of the time is spent on it.
+
+**One at a time.** `run/collector.lock` is held for each slice only. So a command that wants to collect waits for less
+than a second, and the maintenance process stands back as long as it runs. Whoever finds that another has had the lock
+meanwhile forgets all it knew: every step can be begun anew from rows alone. That is also what happens after a crash.
+
+**Nothing waits inside a slice.** Waiting for operations is asking again in the next slice. Bytes copied are limited to
+`bytes_per_second`. Memory: `vaultaire.survey`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from cas import gc
+from cas.catalog import read_epoch
+from cas.catalog import statistics as pack_statistics
+from cas.errors import NoSpace
+from index.counters import statistics as name_statistics
+from vaultaire.reports import get_report, put_report
+from vaultaire.roots import Roots
+from vaultaire.runfile import RunFiles
+from vaultaire.survey import mark, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
+
+    from cas.catalog import PackRow
+    from index.kv import Transaction
+    from vaultaire.store import Store
+    from vaultaire.survey import Usage
+
+SUBJECT: Final = "collection"  # of the report on rounds
+BUCKETS_SUBJECT: Final = "buckets"  # of the report on what buckets hold
+
+LOOK_SECONDS: Final = 5.0  # between two looks whether a round is due
+SOON_SECONDS: Final = 15.0  # from the end of a round to the next one, when much was deleted
+LATER_SECONDS: Final = 600.0  # when anything changed
+SOON_DUTY: Final = 10  # a round begins at the earliest after so many times the last one's working time
+LATER_DUTY: Final = 50
+MUCH_BYTES: Final = 16 << 20
+MUCH_SHARE: Final = 0.02  # of what is stored
+RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk has no room for copies
+ROOM_BYTES: Final = 256 << 20  # copied before sources are removed: more room than that is never needed
+DEFAULT_BYTES_PER_SECOND: Final = 64 << 20
+
+log = logging.getLogger("vaultaire.collection")
+
+
+class State(Enum):
+    IDLE = "idle"  # nothing is to be done now
+    WORKING = "working"  # the slice was over before the work was
+    WAITING = "waiting"  # for operations that began before
+    PACED = "paced"  # enough was copied for this second
+    BUSY = "busy"  # another process collects
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Of one round, or of all that one command did. Sizes in bytes."""
+
+    step: str = "idle"
+    removed_packs: int = 0
+    removed_bytes: int = 0  # stored bytes of the packs removed
+    copied_bytes: int = 0  # stored bytes written for what was live in them
+    condemned_packs: int = 0  # still to be removed
+    kept_packs: int = 0  # condemned, and kept since something live in them cannot be read
+    missing_chunks: int = 0  # named, but not there
+    complete: bool = True  # all that is named could be followed
+    errors: list[str] = field(default_factory=list)  # the first of what could not be read
+    marked_seconds: float = 0.0  # time spent on marking
+
+    @property
+    def freed_bytes(self) -> int:
+        return self.removed_bytes - self.copied_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "freed_bytes": self.freed_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a round would do. Open packs do not count: what is dead in them comes back after they are sealed."""
+
+    plan: gc.Plan
+    condemned: dict[int, PackRow]  # already, by a round that is under way
+    progress: Progress  # of the survey
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the counters say, to see later how much was deleted since."""
+
+    at_seconds: float  # wall clock: decides only when to look, never what may go
+    sequence: int
+    logical_bytes: int  # not inline
+    placed_bytes: int
+    busy_seconds: float = 0.0  # working time of the round that ended here
+
+
+def plan_round(last: Standing | None, now: Standing) -> bool:
+    """Whether a round is due. Pure."""
+    if last is None:
+        return True
+    if now.sequence == last.sequence:
+        return False
+    elapsed = now.at_seconds - last.at_seconds
+    if elapsed < 0:  # the clock was set back
+        return True
+    # What is placed grows by what comes in, what clients see by that less what they delete. Dedup hides some of it.
+    deleted = (now.placed_bytes - last.placed_bytes) - (now.logical_bytes - last.logical_bytes)
+    much = deleted > max(MUCH_BYTES, MUCH_SHARE * now.placed_bytes)
+    if much and elapsed >= max(SOON_SECONDS, SOON_DUTY * last.busy_seconds):
+        return True
+    return elapsed >= max(LATER_SECONDS, LATER_DUTY * last.busy_seconds)
+
+
+class CollectorLock:
+    """Exactly one process collects. Remembers whether another one did since we last held it."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._token = secrets.token_bytes(16)
+
+    def acquire(self, *, wait: bool = False) -> bool:
+        """Blocking with `wait`. The collector of a maintenance process lets go after each slice."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def claim(self) -> bool:
+        """True if nobody else has held it since the last call."""
+        if os.pread(self._fd, 16, 0) == self._token:
+            return True
+        os.pwrite(self._fd, self._token, 0)
+        return False
+
+    def release(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Collector:
+    """See the module. One thread. `close` it before its store."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        policy: gc.Policy | None = None,
+        bytes_per_second: float = DEFAULT_BYTES_PER_SECOND,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`bytes_per_second`: raw bytes copied, at most; 0: no limit."""
+        self._store = store
+        self._policy = policy or gc.Policy()
+        self._rate = bytes_per_second
+        self._clock = clock
+        self._monotonic = monotonic
+        self._operations = RunFiles(store.directory / "run")
+        self._lock = CollectorLock(store.directory / "run" / "collector.lock")
+        self._work: Generator[State, None, None] | None = None
+        self._last: Standing | None = None
+        self._look_at = 0.0  # monotonic; nothing is looked for before
+        self._allowance = bytes_per_second
+        self._paid_at = monotonic()
+        self._busy_seconds = 0.0  # working time of the round that runs
+        self._kept: set[int] = set()  # condemned packs that could not be emptied
+        self._no_room = False  # for copies, in this round
+        self.progress = Progress()
+
+    # --- driving ------------------------------------------------------------------------------------------------
+
+    def run_slice(self, seconds: float) -> State:
+        """Go on for about `seconds`. For the maintenance process. Raises what the store raises; then it starts anew."""
+        if not self._lock.acquire():
+            self._forget()
+            return State.BUSY
+        try:
+            if not self._lock.claim():
+                self._forget()
+            if self._work is None:
+                self._work = self._rounds()
+            return self._go_on(self._work, seconds)
+        finally:
+            self._lock.release()
+
+    def run(self, on_state: Callable[[State, Progress], None] = lambda state, progress: None) -> Progress:
+        """Collect now until nothing more can be freed. Blocking: for a command.
+
+        Waits for the lock, and for operations; `on_state` is called at every step, and may sleep while WAITING.
+        """
+        self._lock.acquire(wait=True)
+        try:
+            self._lock.claim()
+            self._forget()
+            self.progress = Progress()
+            self._work = self._round()
+            while (state := self._go_on(self._work, 0.2)) is not State.IDLE:
+                on_state(state, self.progress)
+                if state in (State.WAITING, State.PACED):
+                    self._store.run_file.tick()
+                    time.sleep(0.02)
+            return self.progress
+        finally:
+            self._forget()
+            self._lock.release()
+
+    def preview(self) -> Preview:
+        """What a round would do now; changes nothing, and needs no lock. Blocking, as long as a survey takes."""
+        store = self._store
+        with store.operation():  # the nodes that are read stay
+            with store.kv.snapshot() as reader:
+                epoch = read_epoch(reader) + 1
+            usage = _exhausted(self._measured())
+            policy = replace(self._policy, batch_packs=1 << 62, batch_copy_bytes=1 << 62)
+            plan = gc.plan_collection(gc.find_sealed(store.kv), usage.live, epoch, policy)
+            return Preview(plan, gc.find_condemned(store.kv), self.progress)
+
+    def close(self) -> None:
+        """Let go of everything; idempotent."""
+        self._forget()
+        self._lock.close()
+
+    def _go_on(self, work: Generator[State, None, None], seconds: float) -> State:
+        began = self._monotonic()
+        self._allowance = min(self._rate, self._allowance + self._rate * (began - self._paid_at))
+        self._paid_at = began
+        try:
+            while (state := next(work, State.IDLE)) is State.WORKING:
+                if self._monotonic() - began >= seconds:
+                    break
+                if self._rate and self._allowance <= 0:
+                    state = State.PACED
+                    break
+        except BaseException:
+            self._forget()
+            self._look_at = self._monotonic() + RETRY_SECONDS
+            raise
+        self._busy_seconds += self._monotonic() - began
+        return state
+
+    def _forget(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
+
+    # --- rounds -------------------------------------------------------------------------------------------------
+
+    def _rounds(self) -> Generator[State, None, None]:
+        while True:
+            if self._monotonic() >= self._look_at and self._due():
+                self.progress = Progress()
+                yield from self._round()
+            yield State.IDLE
+
+    def _due(self) -> bool:
+        began = self._monotonic()
+        now = self._standing()
+        if self._last is None:
+            self._last = self._saved_standing()
+        due = plan_round(self._last, now) or bool(gc.find_condemned(self._store.kv).keys() - self._kept)
+        self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
+        return due
+
+    def _round(self) -> Generator[State, None, None]:
+        """Survey, then batch after batch. What somebody else has condemned comes first."""
+        self._busy_seconds = 0.0
+        kv = self._store.kv
+        gc.sweep_gone(kv, self._store.packs)
+        condemned = gc.find_condemned(kv)
+        self._kept.clear()
+        self._no_room = False
+        if condemned:
+            yield from self._empty(condemned)
+        epoch, usage = yield from self._survey()
+        while packs := gc.plan_collection(gc.find_sealed(kv), usage.live, epoch, self._policy).packs:
+            gc.retire(kv, packs)
+            condemned = gc.find_condemned(kv)
+            yield from self._empty({pack: condemned[pack] for pack in packs if pack in condemned})
+            if self._no_room:
+                break
+        self._end_round()
+
+    def _survey(self) -> Generator[State, None, tuple[int, Usage]]:
+        """(the epoch in which it began, what it found). No operation is older than that epoch."""
+        epoch = gc.begin_epoch(self._store.kv)
+        yield from self._wait(epoch)
+        usage = yield from self._measured()
+        self._save_usage(usage)
+        return epoch, usage
+
+    def _measured(self) -> Generator[State, None, Usage]:
+        self.progress.step = "surveying"
+        began = self._monotonic()
+        sealed = [pack for pack, _ in gc.find_sealed(self._store.kv)]
+        roots = Roots(self._store.kv)
+        try:
+            for _ in roots.copy(self._store.directory / "tmp"):
+                yield State.WORKING
+            measuring = measure(self._store.chunks, self._store.kv, roots)
+            usage = yield from _driven(measuring)
+        finally:
+            roots.close()
+        self.progress.marked_seconds += self._monotonic() - began
+        if usage.incomplete:
+            usage.live.clear()  # then all that is placed counts as live
+        else:
+            for pack in sealed:
+                usage.live.setdefault(pack, 0)
+        self._note(usage.incomplete, usage.errors, usage.missing)
+        return usage
+
+    def _empty(self, condemned: dict[int, PackRow]) -> Generator[State, None, None]:
+        """Steps 2 to 4 for condemned packs, taken over or just condemned."""
+        self.progress.condemned_packs = len(condemned)
+        self._save_progress()
+        yield from self._wait(max(row.condemned_epoch for row in condemned.values()))
+        now = gc.find_condemned(self._store.kv)
+        needed: gc.Needed = gc.Everything()
+        if any(now[pack].placed_chunks for pack in condemned):
+            needed = yield from self._marked()
+        waiting = sorted(condemned)
+        while waiting:
+            done = yield from self._evacuate(waiting, now, needed)
+            if not done:
+                self._kept.update(waiting)
+                self._no_room = True
+                self._look_at = self._monotonic() + RETRY_SECONDS
+                log.warning("no room to copy what is live in %d packs; deleting makes room", len(waiting))
+                return
+            waiting = waiting[len(done) :]
+            yield from self._remove(done, now, needed)
+
+    def _marked(self) -> Generator[State, None, gc.Needed]:
+        self.progress.step = "marking"
+        began = self._monotonic()
+        roots = Roots(self._store.kv)
+        try:
+            for _ in roots.copy(self._store.directory / "tmp"):
+                yield State.WORKING
+            marker = yield from _driven(mark(self._store.chunks, roots))
+            incomplete = marker.incomplete or roots.damaged > 0
+            errors = [*marker.errors, *roots.errors]
+        finally:
+            roots.close()
+        self.progress.marked_seconds += self._monotonic() - began
+        self._note(incomplete, errors, marker.missing)
+        return gc.Everything() if incomplete else marker.bits
+
+    def _evacuate(
+        self, packs: Sequence[int], rows: dict[int, PackRow], needed: gc.Needed
+    ) -> Generator[State, None, list[int]]:
+        """The first of `packs`, as many as there is room for; they hold nothing live any more (but what is damaged)."""
+        self.progress.step = "copying"
+        done: list[int] = []
+        copied = 0
+        store = self._store
+        for pack in packs:
+            evacuation = gc.Evacuation(pack)
+            try:
+                for raw_bytes in evacuation.run(store.chunks, store.kv, store.packs, rows[pack], needed):
+                    self._allowance -= raw_bytes
+                    yield State.WORKING
+            except NoSpace:
+                break
+            finally:
+                copied += evacuation.copied_bytes
+                self.progress.copied_bytes += evacuation.copied_bytes
+            for error in evacuation.damaged:
+                log.error("a chunk that is needed cannot be read, its pack is kept: %s", error)
+            self.progress.errors += evacuation.damaged
+            done.append(pack)
+            if copied >= ROOM_BYTES:
+                break
+            yield State.WORKING
+        return done
+
+    def _remove(
+        self, packs: Sequence[int], rows: dict[int, PackRow], needed: gc.Needed
+    ) -> Generator[State, None, None]:
+        store = self._store
+        yield from self._wait(gc.begin_epoch(store.kv))
+        self.progress.step = "removing"
+        for pack in packs:
+            for _ in gc.drop_dead(store.kv, store.packs, pack, needed):
+                yield State.WORKING
+        kept = set(gc.forget_empty(store.kv, packs))
+        gc.sweep_gone(store.kv, store.packs)
+        self._kept |= kept
+        progress = self.progress
+        progress.kept_packs += len(kept)
+        progress.removed_packs += len(packs) - len(kept)
+        progress.removed_bytes += sum(rows[pack].length for pack in packs if pack not in kept)
+        progress.condemned_packs -= len(packs) - len(kept)
+        yield State.WORKING
+
+    def _wait(self, epoch: int) -> Generator[State, None, None]:
+        """Until every operation that began before `epoch` is over."""
+        self.progress.step = "waiting for requests that began before"
+        while (oldest := self._operations.oldest()) is not None and oldest < epoch:
+            yield State.WAITING
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def _note(self, incomplete: bool, errors: Sequence[str], missing: int) -> None:
+        progress = self.progress
+        progress.complete &= not incomplete
+        progress.missing_chunks = max(progress.missing_chunks, missing)
+        progress.errors += [error for error in errors if error not in progress.errors]
+        for error in errors:
+            log.error("while marking: %s", error)
+        if incomplete:
+            log.error(
+                "something that objects name cannot be read: nothing they may need is dropped until it is "
+                "repaired or deleted (vaultaire verify names it)"
+            )
+
+    def _standing(self) -> Standing:
+        with self._store.kv.snapshot() as reader:
+            names = name_statistics(reader)
+            packs = pack_statistics(reader)
+            logical = names.logical_bytes - names.inline_bytes
+            return Standing(self._clock(), reader.sequence, logical, packs.unique_bytes)
+
+    def _saved_standing(self) -> Standing | None:
+        with self._store.kv.snapshot() as reader:
+            report = get_report(reader, SUBJECT)
+        try:
+            return Standing(**report["standing"]) if report else None
+        except (KeyError, TypeError):
+            return None  # of another version
+
+    def _end_round(self) -> None:
+        self.progress.step = "idle"
+        standing = self._standing()
+        # The sequence is that of the report's own commit: else every round would be a change that asks for the next.
+        self._last = Standing(
+            standing.at_seconds,
+            standing.sequence + 1,
+            standing.logical_bytes,
+            standing.placed_bytes,
+            self._busy_seconds,
+        )
+        self._save_progress(ended=True)
+        if self.progress.removed_packs:
+            log.info(
+                "collected %d packs: %d bytes removed, %d of them copied",
+                self.progress.removed_packs,
+                self.progress.removed_bytes,
+                self.progress.copied_bytes,
+            )
+
+    def _save_progress(self, *, ended: bool = False) -> None:
+        progress = self.progress.as_dict()
+        progress["errors"] = progress["errors"][:20]
+        now_ms = int(self._clock() * 1000)
+        standing = asdict(self._last) if self._last is not None else None
+
+        def commit(txn: Transaction) -> None:
+            before = get_report(txn, SUBJECT) or {}
+            total = before.get("total_freed_bytes", 0)
+            report = {"at_ms": now_ms, "round": progress, "standing": standing}
+            report["ended_ms"] = now_ms if ended else before.get("ended_ms")
+            report["total_freed_bytes"] = total + (progress["freed_bytes"] if ended else 0)
+            put_report(txn, SUBJECT, report)
+
+        self._store.kv.commit(commit)
+
+    def _save_usage(self, usage: Usage) -> None:
+        buckets = {str(bucket_id): asdict(found) for bucket_id, found in usage.buckets.items()}
+        report = {
+            "at_ms": int(self._clock() * 1000),
+            "seconds": round(self.progress.marked_seconds, 3),
+            "complete": not usage.incomplete,
+            "buckets": buckets,
+        }
+        self._store.kv.commit(lambda txn: put_report(txn, BUCKETS_SUBJECT, report))
+
+
+def _driven(work: Generator[int, None, T]) -> Generator[State, None, T]:
+    """The same, with a pause at every step of it."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield State.WORKING
+
+
+def _exhausted(work: Generator[State, None, T]) -> T:
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
