@@ -166,19 +166,13 @@ class ChunkStore:
         """
         return self._frames.read(spans, self._hasher.chunk_id)
 
-<<<<<<< HEAD
     def read_node(self, reader: Reader, node: ChunkId) -> memoryview:
         """The bytes of a manifest's node, verified. Raises as `read`."""
         return self._fetch_node(reader, node)
 
-    def marker(self, reader: Reader) -> Marker:
-        """Counts what manifests name, chunks and bytes once each, as `reader` sees it."""
-        return Marker(reader, partial(self._fetch_node, reader))
-=======
     def marker(self, earlier: Bits | None = None) -> Marker:
         """Finds and counts what manifests name, each chunk once; see `cas.marking`."""
         return Marker(self._kv.snapshot, self._fetch_placed_node, earlier)
->>>>>>> i4-gc
 
     def statistics(self, reader: Reader) -> CasStatistics:
         return statistics(reader)
