@@ -25,12 +25,12 @@ from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
 from cas.errors import UnsupportedFormat
-from cas.packs import LocalPacks
+from cas.packs import LocalPacks, writer_of
 from cas.store import ChunkStore
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
-from vaultaire.runfile import RunFile, dead_writers
+from vaultaire.runfile import RunFile, dead_writers, known_writers
 from vaultaire.threads import frame_threads
 
 if TYPE_CHECKING:
@@ -84,10 +84,12 @@ class Store:
         identity = read_identity(directory)
         for name in FOLDERS:
             (directory / name).mkdir(exist_ok=True)
+        alone = False
         for attempt in range(OPEN_ATTEMPTS):
             lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                kv = _open_engine(directory, identity, lock_fd)
+                alone = _lock(lock_fd, directory)
+                kv = _open_engine(directory, identity, lock_fd, alone=alone)
             except NotRecovered:
                 # Turning an exclusive lock into a shared one lets others in between: somebody recovered anew.
                 os.close(lock_fd)
@@ -99,6 +101,8 @@ class Store:
             else:
                 break
         store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind)
+        if alone:
+            store._replace_lost_run_files()
         store.adopt_dead_writers()
         return store
 
@@ -112,6 +116,19 @@ class Store:
             path.unlink(missing_ok=True)
             adopted.append(writer)
         return adopted
+
+    def _replace_lost_run_files(self) -> None:
+        """A power cut may take a run file away, and no backup holds one: its process's packs are adopted all the same.
+
+        A process that lives has its file; one that ends meanwhile leaves nothing to adopt.
+        """
+        with self.kv.snapshot() as reader:
+            rows = dict(iterate_packs(reader))
+        left = {writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN}
+        left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
+        run = self.directory / "run"
+        for writer in sorted(left - known_writers(run)):
+            (run / f"lost-{writer:08x}").touch()
 
     @contextmanager
     def operation(self) -> Iterator[None]:
@@ -207,10 +224,10 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _open_engine(directory: Path, identity: Identity, lock_fd: int) -> LmdbKv:
+def _open_engine(directory: Path, identity: Identity, lock_fd: int, *, alone: bool) -> LmdbKv:
     """Under `store.lock`, held shared on return. Raises NotRecovered if somebody else must be given the turn."""
     generation = None
-    if _lock(lock_fd, directory):
+    if alone:
         _empty(directory / "tmp")
         # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
         is_new = not any((directory / "packs").iterdir())

@@ -3,11 +3,11 @@
     python -m tests.crash.power_cut --seeds 0-9 [--cuts 100] [--filesystem ext4|xfs] [--record]
 
 A seed is one history on a fresh filesystem on a logging disk (`tests.crash.blocklog`): processes one after the other
-make, use, checkpoint and seal a store; one ends in order, one is killed, one finds LMDB gone. Whatever is said to a
+make, use, checkpoint, seal and collect a store; one ends in order, one is killed, one finds LMDB gone. Whatever is said to a
 client is noted with the length of the disk's log at that moment. Then the power fails `--cuts` times, at moments spread
 over the log, every second one right after an answer: the image of the moment is mounted (which replays the
-filesystem's own journal) and a process opens the store, reads every byte of it, and judges it by what had been said by
-then. One in five of these is opened once more without LMDB; all go on working a little.
+filesystem's own journal) and a process opens the store, reads every byte of it, judges it by what had been said by
+then, and verifies it (`verify --read-data`). One in five is opened once more without LMDB; all go on working a little.
 
 Every fourth seed is a quiet store: one client, small commits, a checkpoint after each, so that no later flush hides a
 missing one. `--mutant` takes a flush away; the laboratory must then find something (exit status 1). Exit status 77:
@@ -22,6 +22,7 @@ import logging
 import pickle
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -31,7 +32,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vaultaire.store
-from tests.crash import flush_mutants, results, workload
+from tests.crash import checks, flush_mutants, results, workload
+from tests.crash.collecting import collect
 from tests.crash.blocklog import Images, LoggedDisk, Unavailable, entries_before, read_log
 from tests.crash.forked import Child, Said
 from tests.crash.knowledge import Knowledge
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from tests.crash.model import State
 
 CLIENTS = ("a", "b")
+CARE = (*workload.CARE, collect)
 WORK_SECONDS = 120.0  # a hang is a finding
 CHECK_SECONDS = 120.0
 UNAVAILABLE = 77
@@ -150,7 +153,7 @@ def work(
     clients = [
         workload.Worker(
             store, name, random.Random(f"{seed} {name}"), found[name], said,  # type: ignore[arg-type]
-            care=workload.CARE if name == "a" and not quiet else (),
+            care=CARE if name == "a" and not quiet else (),
         )
         for name in (CLIENTS[:1] if quiet else CLIENTS)
     ]  # fmt: skip
@@ -196,6 +199,8 @@ def examine(directory: Path, knowledge: Knowledge, said: Said, rng: random.Rando
             wrong = knowledge.judge(found) if states is None else None
             if states is not None and found != states:
                 wrong = "without LMDB the store shows something else"
+            if wrong is None and number == 0:
+                wrong = checks.verify_alone(store)
             if wrong is not None:
                 said("wrong", wrong)
                 return
@@ -310,6 +315,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="where the logs of findings are kept")
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is mounted is unmounted
     workload.shrink()
     logging.getLogger("vaultaire").setLevel(logging.ERROR)
     gc.freeze()

@@ -32,7 +32,9 @@ class File:
     number: int
     data: bytearray = field(default_factory=bytearray)  # what processes see
     durable: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list)  # (offset, bytes) or (new length, None)
+    pending: list[tuple[int, bytes | None]] = field(
+        default_factory=list
+    )  # (offset, bytes) or (new length, None)
     locks: dict[int, str] = field(default_factory=dict)  # descriptor -> "shared" or "exclusive"
     lmdb: Any = None  # the states of a simulated LMDB file: see `lmdb.py`
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl as real_fcntl
 import fnmatch
+import io
 import os as real_os
 import sys
 import threading as real_threading
@@ -100,7 +101,11 @@ class Kernel:
     def run(self, turns: int = 200_000) -> None:
         """Until every thread has ended. Raises Hang."""
         while self.threads:
-            thread = self.threads[self.rng.randrange(len(self.threads))] if len(self.threads) > 1 else self.threads[0]
+            thread = (
+                self.threads[self.rng.randrange(len(self.threads))]
+                if len(self.threads) > 1
+                else self.threads[0]
+            )
             self._turn(thread)
             turns -= 1
             if not turns:
@@ -334,7 +339,9 @@ class Os:
 
 def _stat(node: File | Folder) -> SimpleNamespace:
     length = len(node.data) if isinstance(node, File) else 0
-    return SimpleNamespace(st_size=length, st_ino=node.number, st_dev=1, st_blocks=-(-length // 512), st_mtime=0.0)
+    return SimpleNamespace(
+        st_size=length, st_ino=node.number, st_dev=1, st_blocks=-(-length // 512), st_mtime=0.0
+    )
 
 
 class Fcntl:
@@ -391,6 +398,9 @@ class SimPath(PurePosixPath):
         except FileExistsError:
             if not exist_ok:
                 raise
+
+    def touch(self) -> None:
+        _KERNEL.os.close(_KERNEL.os.open(self, real_os.O_CREAT))
 
     def rmdir(self) -> None:
         _KERNEL.enter("rmdir")
@@ -543,11 +553,11 @@ class Threading:
 # --- Putting it in place ----------------------------------------------------------------------------------------------
 
 
-def _remove_tree(path: SimPath, ignore_errors: bool = False) -> None:
+def remove_tree(path: SimPath, ignore_errors: bool = False) -> None:
     try:
         for child in path.iterdir():
             if child.is_dir():
-                _remove_tree(child)
+                remove_tree(child)
             else:
                 child.unlink()
         path.rmdir()
@@ -556,10 +566,18 @@ def _remove_tree(path: SimPath, ignore_errors: bool = False) -> None:
             raise
 
 
+def _nameless_file(kernel: Kernel) -> io.BytesIO:
+    kernel.enter("open")
+    if kernel.disk.full:
+        raise failure(errno.ENOSPC, "the disk is full")
+    return io.BytesIO()
+
+
 def _replacements(kernel: Kernel) -> dict[object, object]:
     """Real module -> simulated one."""
     import secrets
     import shutil
+    import tempfile
     import time
 
     randomness = kernel.rng
@@ -567,11 +585,18 @@ def _replacements(kernel: Kernel) -> dict[object, object]:
         real_os: kernel.os,
         real_fcntl: Fcntl(kernel),
         real_threading: Threading(kernel),
-        shutil: SimpleNamespace(rmtree=_remove_tree),
+        shutil: SimpleNamespace(rmtree=remove_tree),
         secrets: SimpleNamespace(
-            token_bytes=lambda n=32: randomness.randbytes(n), token_hex=lambda n=32: randomness.randbytes(n).hex()
+            token_bytes=lambda n=32: randomness.randbytes(n),
+            token_hex=lambda n=32: randomness.randbytes(n).hex(),
         ),
-        time: SimpleNamespace(time=lambda: kernel.now, monotonic=lambda: kernel.now, perf_counter=lambda: kernel.now),
+        time: SimpleNamespace(
+            time=lambda: kernel.now,
+            monotonic=lambda: kernel.now,
+            perf_counter=lambda: kernel.now,
+            sleep=lambda seconds: kernel.pause(),
+        ),
+        tempfile: SimpleNamespace(TemporaryFile=lambda **_: _nameless_file(kernel)),
     }
 
 

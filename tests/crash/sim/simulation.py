@@ -29,16 +29,20 @@ from typing import TYPE_CHECKING, Any
 
 import cas.packs
 import vaultaire.store
+from cas.catalog import iterate_packs
 from cas.chunk import Identity
+from cas.errors import CorruptChunk, CorruptManifest, CorruptPack, CorruptRow, MissingChunk, MissingPack
 from cas.store import ChunkStore
 from index.environment import Tuning
+from index.kv import CorruptJournal, CorruptValue, StorePoisoned
 from index.listing import list_objects
 from index.lmdb_kv import LmdbKv
 from index.records import ObjectRecord
-from tests.crash import results, workload
+from tests.crash import checks, results, workload
+from tests.crash.collecting import collect, delete_all
 from tests.crash.knowledge import Knowledge
 from tests.crash.sim import mutants
-from tests.crash.sim.kernel import NEVER, Kernel, Process, SimPath, installed
+from tests.crash.sim.kernel import NEVER, Kernel, Process, SimPath, installed, remove_tree
 from vaultaire.store import Store
 
 if TYPE_CHECKING:
@@ -49,13 +53,27 @@ if TYPE_CHECKING:
 MODULES = ("cas.", "index.", "vaultaire.", "tests.crash.workload")
 CLIENTS = ("a", "b", "c", "d", "e")
 DIRECTORY = "/store"
+DAMAGE = (
+    CorruptChunk,
+    CorruptManifest,
+    CorruptPack,
+    CorruptRow,
+    MissingChunk,
+    MissingPack,
+    CorruptValue,
+    CorruptJournal,
+)
 SIZES = (0, 700, 4_097, 6_000, 12_000, 25_000)
 SIZE_WEIGHTS = (1, 3, 2, 5, 3, 1)
 PACK_TARGET_BYTES = 30_000
 EXTENT_BYTES = 4_096
 SEGMENT_BYTES = 8_000
 TUNING = Tuning(
-    zero_ahead_bytes=2_048, replay_bytes=3_000, max_readers=64, checkpoint_least_bytes=4_000, monotonic=lambda: 0.0
+    zero_ahead_bytes=2_048,
+    replay_bytes=3_000,
+    max_readers=64,
+    checkpoint_least_bytes=4_000,
+    monotonic=lambda: 0.0,
 )
 MANY = 20  # deaths in a row while the store is opened
 
@@ -63,6 +81,7 @@ MANY = 20  # deaths in a row while the store is opened
 def shrink() -> None:
     """Once per process: as `workload.shrink`, smaller still."""
     workload.SIZES, workload.SIZE_WEIGHTS = SIZES, SIZE_WEIGHTS
+    workload.PACK_TARGET_BYTES = PACK_TARGET_BYTES
     workload.one_thread()
     names: Any = vaultaire.store
     options = {"map_size_bytes": 1 << 28}
@@ -112,8 +131,10 @@ class Simulation:
                     self._restart()
                     self._live()
                 self._restart()
-                self._in_one_process("loser", lambda: vaultaire.store.recover and self._lose_metadata())
+                self._in_one_process("loser", self._lose_metadata)
                 self._restart()
+                self._in_one_process("last", self._delete_all)
+                self._in_one_process("collector", self._collect_all)
             except Exception as error:
                 self.finding = str(error) if isinstance(error, Wrong) else traceback.format_exc()
 
@@ -169,15 +190,33 @@ class Simulation:
         with Store.open(self._directory(), kind="command", create=True) as store:
             found = workload.read_states(store, CLIENTS)
             wrong = self.knowledge.judge(found)
+            if wrong is None and self.rng.random() < 0.3:
+                wrong = checks.verify_alone(store)
             if wrong is not None:
                 raise Wrong(wrong)
             self.knowledge.hear(("found", found))
             workload.make_buckets(store)
 
     def _lose_metadata(self) -> None:
-        from tests.crash.sim.kernel import _remove_tree
+        remove_tree(self._directory() / "meta")
 
-        _remove_tree(self._directory() / "meta")
+    def _delete_all(self) -> None:
+        with Store.open(self._directory(), kind="command") as store:
+            for name in CLIENTS:
+                worker = workload.Worker(store, name, self.rng, self.knowledge.states[name], self._hear)  # type: ignore[arg-type]
+                delete_all(worker)
+
+    def _collect_all(self) -> None:
+        with Store.open(self._directory(), kind="command") as store:
+            collect(store)
+            with store.kv.snapshot() as reader:
+                rows = dict(iterate_packs(reader))
+            left = {f"{pack:x}": rows.get(pack) for pack in store.packs.packs()}
+            if left:
+                raise Wrong(f"all is deleted and collected, and there are still packs: {left}")
+            wrong = checks.verify_alone(store)
+            if wrong is not None:
+                raise Wrong(wrong)
 
     def _directory(self) -> SimPath:
         return SimPath(DIRECTORY)
@@ -188,7 +227,9 @@ class Simulation:
         self.rng.shuffle(names)
         for number in range(self.rng.choice((1, 1, 2, 3))):
             mine = [names.pop() for _ in range(self.rng.choice((1, 1, 2))) if names]
-            self._start_process(f"worker {number}", mine)
+            self._start_process(f"worker {number}", [*map(self._client, mine), self._reader])
+        if self.rng.random() < 0.7:
+            self._start_process("maintenance", [self._maintenance])
         if self.faulty:
             self._schedule_faults()
         self._schedule_death(1500)
@@ -209,49 +250,63 @@ class Simulation:
                     self.kernel.pause()
                 self.kernel.disk.full = full
 
-    def _start_process(self, name: str, clients: list[str]) -> None:
+    def _start_process(self, name: str, jobs: list[Callable[[Store, random.Random], object]]) -> None:
+        """A process with a thread per job, that ends in order when all have ended."""
         process = Process(name)
         seed = self.rng.random()
-        errors: list[Exception] = []
 
         def main() -> None:
-            try:
-                store = Store.open(self._directory(), kind="worker")
-            except (*workload.DOCUMENTED, OSError):  # OSError: no room for the run file
-                if not self.faulty:
-                    raise
-                return
-            jobs = [functools.partial(self._client, store, client, f"{seed} {client}") for client in clients]
-            jobs.append(functools.partial(self._reader, store, random.Random(f"{seed} reader")))
-            threads = [self.kernel.start(process, job) for job in jobs]
+            store = Store.open(self._directory(), kind="worker")
+            threads = [
+                self.kernel.start(process, functools.partial(job, store, random.Random(f"{seed} {number}")))
+                for number, job in enumerate(jobs)
+            ]
             while not all(thread.ended for thread in threads):
                 self.kernel.pause()
-            errors.extend(thread.error for thread in threads if thread.error is not None)
+                store.run_file.tick()
+            errors = [thread.error for thread in threads if thread.error is not None]
             if errors:
-                raise Wrong(_text(errors[0]))
-            try:
-                store.close()
-            except workload.DOCUMENTED:
-                if not self.faulty:
-                    raise
+                raise errors[0]
+            store.close()
 
         def guarded() -> None:
             try:
                 main()
+            except (*workload.DOCUMENTED, OSError) as error:
+                self.poisoned = self.poisoned or isinstance(error, StorePoisoned)
+                if not self.faulty or isinstance(error, DAMAGE):
+                    self.finding = self.finding or _text(error)
             except Exception as error:
                 self.finding = self.finding or _text(error)
 
         self.kernel.start(process, guarded)
 
-    def _client(self, store: Store, name: str, seed: str) -> None:
-        rng = random.Random(seed)
-        state = self.knowledge.states[name]
-        worker = workload.Worker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
-        for _ in range(rng.randrange(4, 15)):
-            if self.poisoned or self.finding is not None:
+    # Jobs
+
+    def _client(self, name: str) -> Callable[[Store, random.Random], None]:
+        def run(store: Store, rng: random.Random) -> None:
+            state = self.knowledge.states[name]
+            worker = workload.Worker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
+            for _ in range(rng.randrange(4, 15)):
+                if self.poisoned or self.finding is not None:
+                    return
+                worker.step()
+                self.kernel.pause()
+
+        return run
+
+    def _maintenance(self, store: Store, rng: random.Random) -> None:
+        for _ in range(rng.randrange(1, 4)):
+            if self.poisoned:
                 return
-            worker.step()
-            self.kernel.pause()
+            store.adopt_dead_writers()
+            store.chunks.seal_idle(self.kernel.now + 1e6)
+            collect(store, self._between_steps)
+
+    def _between_steps(self) -> None:
+        if self.poisoned:
+            raise StorePoisoned("another process saw it")  # the supervisor ends all
+        self.kernel.pause()
 
     def _reader(self, store: Store, rng: random.Random) -> None:
         """Reads what anybody has written, while it is replaced and collected."""
@@ -299,13 +354,24 @@ def main() -> int:
     if options.mutant:
         mutants.BY_NAME[options.mutant].install()
     gc.disable()  # a seed makes little garbage; what there is goes with its simulation
-    began, cpu, totals, findings, last = time.monotonic(), time.process_time(), [0, 0, 0, 0], 0, seeds.start - 1
+    began, cpu, totals, findings, last = (
+        time.monotonic(),
+        time.process_time(),
+        [0, 0, 0, 0],
+        0,
+        seeds.start - 1,
+    )
     for seed in seeds:
         if time.monotonic() - began > options.seconds:
             break
         simulation = simulate(seed)
         last = seed
-        counts = (simulation.kernel.calls, simulation.deaths, simulation.cuts, simulation.knowledge.acknowledged)
+        counts = (
+            simulation.kernel.calls,
+            simulation.deaths,
+            simulation.cuts,
+            simulation.knowledge.acknowledged,
+        )
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         if simulation.finding is not None:
             findings += 1
