@@ -137,7 +137,7 @@ class Disk:
             raise failure(errno.ENOTDIR, "/".join(path))
         return node
 
-    def make(self, path: tuple[str, ...], kind: type[File] | type[Folder]) -> Node:
+    def make(self, path: tuple[str, ...], kind: type[File | Folder]) -> Node:
         parent = self.folder(path[:-1])
         if path[-1] in parent.entries:
             raise FileExistsError(errno.EEXIST, "simulated: it exists", "/".join(path))

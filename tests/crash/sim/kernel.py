@@ -540,10 +540,10 @@ class Threading:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the simulation has no threading.{name}")
 
-    def Lock(self) -> Lock:  # noqa: N802
+    def Lock(self) -> Lock:
         return Lock(self._kernel)
 
-    def Condition(self) -> Condition:  # noqa: N802
+    def Condition(self) -> Condition:
         return Condition(self._kernel)
 
     def get_ident(self) -> int:

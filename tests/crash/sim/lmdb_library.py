@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from tests.crash.sim.kernel import Kernel, Process, SimPath
+    from tests.crash.sim.kernel import Kernel, Process
 
 _MAGIC = b"simulated LMDB: "
 _PAGE_BYTES = 4096

@@ -48,7 +48,6 @@ from vaultaire.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.crash.model import State
 
 MODULES = ("cas.", "index.", "vaultaire.", "tests.crash.workload")
 CLIENTS = ("a", "b", "c", "d", "e")
