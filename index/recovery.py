@@ -277,9 +277,10 @@ class Recovery:
                     f"applied {least_sequence}: its last records are damaged. Nothing was cut: restore journal/ from a copy, "
                     "or run `vaultaire rebuild`, which keeps LMDB if it is whole"
                 )
+            cut = reader.cut_tail()
             if waiting or reader.position != start:
                 self._apply(env, tables, waiting, reader.position)
-            return reader.position, reader.position.sequence - start.sequence, reader.cut_tail()
+            return reader.position, reader.position.sequence - start.sequence, cut
         finally:
             reader.close()
 

@@ -144,12 +144,8 @@ def _read_stable(fd: int) -> int:
 
 
 def _run_files(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.iterdir()) if _is_run_file(path.name)]
-
-
-def _is_run_file(name: str) -> bool:
-    """Whatever else may lie there, an editor's backup for one, must not bar the store."""
-    return _NAME.fullmatch(name) is not None
+    """Nothing else that may lie there: an editor's backup must not bar the store."""
+    return [path for path in sorted(directory.iterdir()) if _NAME.fullmatch(path.name)]
 
 
 def _writer_of(path: Path) -> int:

@@ -122,6 +122,7 @@ class Store:
         space.ensure(OPENING_BYTES)
         for name in FOLDERS:
             (directory / name).mkdir(exist_ok=True)
+        alone = False
         for attempt in range(OPEN_ATTEMPTS):
             lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -152,15 +153,19 @@ class Store:
         return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
 
     def name_lost_writers(self) -> None:
-        """Give a run file to dead writers that have open packs and none: their files were not restored, or removed.
+        """Give a run file to dead writers that left packs and have none: a power cut took it, or no backup held it.
 
-        The rows are read before the files: a process makes its run file before its first pack, and removes it after
-        its last one is sealed. So no living process can look lost.
+        What is left of them (open packs, files without a row) is then put in order like that of others. Rows and files
+        are read before the run files: a process makes its run file before its first pack, and removes it after its last
+        one is sealed. So no living process can look lost.
         """
         with self.kv.snapshot() as reader:
-            writers = {writer_of(pack) for pack, row in iterate_packs(reader) if row.state == PackState.OPEN}
-        for writer in writers - RunFiles(self.directory / "run").writers():
-            (self.directory / "run" / f"lost-{writer:08x}").touch(mode=0o600)
+            rows = dict(iterate_packs(reader))
+        left = {writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN}
+        left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
+        run = self.directory / "run"
+        for writer in sorted(left - RunFiles(run).writers()):
+            (run / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""
