@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 import boto3
@@ -200,21 +201,31 @@ def root(server: Server) -> Caller:
 SECRET = "a-secret-for-the-tests-of-tenants-00001"
 
 
+@pytest.fixture(scope="session")
+def made_keys() -> set[str]:
+    return set()
+
+
 @pytest.fixture
-def new_key(server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., Caller]]:
-    """`new_key(tenant, role)`: a caller with a new key of that tenant."""
-    made: list[str] = []
+def new_key(server: Server, made_keys: set[str]) -> Callable[..., Caller]:
+    """`new_key(tenant, role)`: a caller with a key of that tenant, each time another one within a test.
+
+    Tests share the keys (starting the command line takes longer than most tests), and nobody deletes them: what a
+    tenant has in the buckets of other tests is out of sight in one's own.
+    """
+    asked: Counter[tuple[str, str]] = Counter()
 
     def make(tenant: str, role: str = "read-write") -> Caller:
-        access_key = f"K{zlib.crc32(request.node.nodeid.encode()):010}{len(made):02}"
-        key = ("--tenant", tenant, "--role", role, "--access-key", access_key, "--secret-key", SECRET)
-        server.cli("key", "create", *key)
-        made.append(access_key)
+        asked[tenant, role] += 1
+        name = f"{tenant} {role} {asked[tenant, role]}"
+        access_key = f"K{zlib.crc32(name.encode()):010}"
+        if access_key not in made_keys:
+            key = ("--tenant", tenant, "--role", role, "--access-key", access_key, "--secret-key", SECRET)
+            server.cli("key", "create", *key)
+            made_keys.add(access_key)
         return make_caller(server, access_key, SECRET)
 
-    yield make
-    for access_key in made:
-        server.cli("key", "delete", access_key, check=False)
+    return make
 
 
 _bucket_numbers = iter(range(1_000_000))

@@ -29,7 +29,7 @@ from vaultaire.s3.operations.attributes import (
     stored_checksum,
 )
 from vaultaire.s3.operations.lifecycle import expiry_headers
-from vaultaire.s3.operations.locking import check_lock
+from vaultaire.s3.operations.locking import check_lock, lock_headers
 from vaultaire.s3.operations.rights import new_object_rights
 from vaultaire.s3.operations.versioning import (
     deletion_headers,
@@ -141,7 +141,7 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     """(the answer without its body, the object, the bytes asked for)."""
     bucket, record = _asked_for(call)
     refuse_customer_keys(call.headers)
-    headers = object_headers(record) + version_headers(bucket, record)
+    headers = object_headers(record) + version_headers(bucket, record) + lock_headers(call, record)
     version_id = call.query.get("versionId")
     tagging = "s3:GetObjectVersionTagging" if version_id else "s3:GetObjectTagging"
     if record.tags and call.allows(tagging, call.key, version_id):
