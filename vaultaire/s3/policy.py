@@ -264,7 +264,7 @@ def parse(body: bytes, bucket: str) -> Policy:
     policy = Policy(tuple(_parse_statement(statement, bucket) for statement in listed))
     if document.get("Version") != _VERSIONS[0] and policy.has_variables:
         raise malformed(f"Policy variables need the Version {_VERSIONS[0]}")
-    sids = [statement["Sid"] for statement in listed if "Sid" in statement]
+    sids = [statement["Sid"] for statement in listed if statement.get("Sid")]  # empty ones are none
     if len(set(sids)) < len(sids):
         raise malformed("Statement IDs (SID) in a single policy must be unique.")
     return policy

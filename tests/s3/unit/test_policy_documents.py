@@ -129,6 +129,7 @@ def test_garbage_is_malformed_and_nothing_else(body):
     "body",
     [
         json.dumps({"Statement": statement()}).encode(),
+        document(statement(Sid=""), statement(Sid="")),  # as mc sends them
         document(statement(), Version="2008-10-17", Id="x"),
         b"\n " + document(statement()),
         document(statement(Action="*", Resource=["*"])),
