@@ -181,7 +181,7 @@ class S3Service:
             rules = self._cors_rules(bucket)
         except (S3Error, KvError, NamesError):  # then the answer itself says so
             return []
-        method: str = fields.get(b"access-control-request-method", scope["method"])
+        method = fields.get(b"access-control-request-method") or scope["method"]
         requested = fields.get(b"access-control-request-headers")
         return cors.response_headers(rules, fields[b"origin"], method, requested)
 
