@@ -284,7 +284,7 @@ def model(listed, action, key, tenant, access_key, facts) -> Verdict:
     return Verdict.ALLOW if effects else Verdict.SILENT
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.lists(statements, min_size=1, max_size=4), actions, keys, callers, prefixes, addresses, st.booleans()
 )
