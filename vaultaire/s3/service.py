@@ -189,16 +189,18 @@ class S3Service:
 
     def _cors_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """What a page of another origin needs to be shown this answer, whatever it is; nothing for anyone else."""
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        if origin is None:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
             return []
         try:
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            fields = header_map(scope["headers"])
+            host = fields.get(b"host", "")
             bucket, _, _ = addressing.split_address(host, scope["raw_path"], self._services.domains)
             rules = self._cors_rules(bucket)
         except (S3Error, KvError, NamesError):  # then the answer itself says so
             return []
-        return cors.response_headers(rules, origin.decode("latin-1").strip(" \t"), scope["method"])
+        method = fields.get(b"access-control-request-method") or scope["method"]
+        requested = fields.get(b"access-control-request-headers")
+        return cors.response_headers(rules, fields[b"origin"], method, requested)
 
     def _cors_rules(self, bucket: str | None) -> tuple[cors.CorsRule, ...] | None:
         if bucket is None:
