@@ -134,6 +134,10 @@ class Marker:
         """Of the data chunks marked."""
         return sum(self.fresh.values()) + self.shared_bytes
 
+    def live_in(self, pack: int) -> int:
+        """Raw bytes of what is marked in `pack`."""
+        return self.fresh.get(pack, 0) + self.shared.get(pack, 0) + self.nodes.get(pack, 0)
+
     @property
     def shared_bytes(self) -> int:
         return sum(self.shared.values())

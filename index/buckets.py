@@ -19,10 +19,12 @@ from index.errors import (
     VersioningFixed,
     VersioningNeeded,
 )
+from index.expiry import upload_page
 from index.keys import decode_id, encode_id, successor
 from index.kv import MAX_KEY_BYTES
 from index.records import BucketRecord
 from index.tables import BUCKET_NAMES, BUCKETS, CONFIGS, COUNTERS, OBJECTS, PARTS, TOKENS, UPLOADS, VERSIONS
+from index.uploads import remove_upload
 
 if TYPE_CHECKING:
     from index.kv import Reader, Transaction
@@ -107,7 +109,7 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     """Remove an empty bucket: its rows, counters, configurations, and the uploads in progress with their parts.
 
     Raises NoSuchBucket, BucketNotEmpty (objects or versions; as in S3, open uploads do not prevent it). The commit
-    has as many deletes as there are uploads and parts: with very many, abort them in batches before.
+    has as many deletes as there are uploads and parts: see `delete_uploads`.
     """
     record = get_bucket(txn, name)
     if record is None:
@@ -120,6 +122,31 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     txn.delete(BUCKETS, row)
     txn.delete(BUCKET_NAMES, name.encode())
     return record
+
+
+def delete_uploads(txn: Transaction, name: str, limit: int) -> bool:
+    """Make the deletion of an empty bucket with many open uploads cheaper: remove `limit` of their parts, or of them.
+
+    False, and nothing done, if there are no more than that of either. In between, uploads are there without their
+    parts. Raises NoSuchBucket, BucketNotEmpty.
+    """
+    record = get_bucket(txn, name)
+    if record is None:
+        raise NoSuchBucket(name)
+    row = encode_id(record.id)
+    if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
+        raise BucketNotEmpty(name)
+    rows = [key for key, _ in txn.scan(PARTS, row, successor(row), limit=limit + 1)]
+    if len(rows) > limit:
+        for part in rows[:limit]:
+            txn.delete(PARTS, part)
+        return True
+    uploads = upload_page(txn, record.id, b"", (b"", b""), limit + 1)
+    if len(uploads) > limit:
+        for key, upload_id, _ in uploads[:limit]:
+            remove_upload(txn, record.id, key, upload_id.hex())
+        return True
+    return False
 
 
 _decode = lru_cache(maxsize=1024)(BucketRecord.decode)  # every request asks for its bucket

@@ -119,10 +119,12 @@ def list_sidecars(directory: Path) -> list[Path]:
 
 
 def newest(directory: Path) -> Checkpoint | None:
-    """The newest whose sidecar is sound; its file is not read."""
+    """The newest whose sidecar is sound and whose file has its length; the file is not read."""
     for sidecar in list_sidecars(directory):
-        with suppress(CorruptCheckpoint):
-            return read_sidecar(sidecar)
+        with suppress(CorruptCheckpoint, OSError):
+            checkpoint = read_sidecar(sidecar)
+            if checkpoint.path.stat().st_size == checkpoint.length:
+                return checkpoint
     return None
 
 

@@ -515,6 +515,13 @@ class PartRecord:
             )
             return head + PART.encode_fields(((_CHECKSUM, checksum_text or None), (_MANIFEST, self.manifest)))
 
+    @staticmethod
+    def sequence_of(value: bytes) -> int:
+        """That of an encoded part, without decoding the rest. Raises CorruptRecord, UnsupportedRecord."""
+        PART.refuse(value)
+        sequence: int = PART.head.unpack_from(value)[11]
+        return sequence
+
     @classmethod
     def decode(cls, value: bytes) -> PartRecord:
         """Raises CorruptRecord, UnsupportedRecord."""

@@ -273,15 +273,26 @@ class JournalReader:
                 os.close(fd)
 
     def cut_tail(self) -> int:
-        """Remove what is after the end; durable on return. Only after `check_tail`. Returns the non-zero bytes cut."""
+        """Remove what is after the end; durable on return. Only after `check_tail`. Returns the non-zero bytes cut.
+
+        Where the end is that of a segment whose successor was made, the position is the successor's beginning then: a
+        checkpoint may name it, though a power cut undid LMDB's step into it.
+        """
+        cut = self._cut_here()
+        at = self.position
+        following = Position(at.sequence, at.sequence + 1, 0, at.chain)
+        if following.segment != at.segment and segment_path(self._directory, following.segment).exists():
+            self._ops.sync_directory(self._directory)
+            self._open(following.segment)
+            self.position = following
+            cut += self._cut_here()
+        return cut
+
+    def _cut_here(self) -> int:
         cut = self._garbage_bytes()
-        following = segment_path(self._directory, self.position.sequence + 1)
         if os.fstat(self._fd).st_size > self.position.offset:
             self._ops.truncate(self._fd, self.position.offset)
             self._ops.sync_file(self._fd)
-        if following != self._path() and following.exists():
-            self._ops.unlink(following)
-            self._ops.sync_directory(self._directory)
         return cut
 
     def close(self) -> None:

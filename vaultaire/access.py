@@ -249,6 +249,12 @@ def _random_secret() -> str:
     return "".join(secrets.choice(_LETTERS_AND_DIGITS) for _ in range(40))
 
 
+def secret_key_check(reader: Reader) -> bytes | None:
+    """The check value of the `secret.key` that belongs to the store; None: it has no access key yet."""
+    row = reader.get(SETTINGS_TABLE, _CHECK_ROW)
+    return None if row is None else row[len(_CHECK_HEAD) :]
+
+
 class Keyring:
     """The access keys, seen through `secret.key`. Thread-safe."""
 

@@ -14,11 +14,13 @@ import trio
 
 from cas.errors import CasError
 from index.kv import KvError, StorePoisoned
+from index.readonly import FULL
 from vaultaire.access import Keyring
+from vaultaire.allocator import Allocator
 from vaultaire.app import VaultaireApp
-from vaultaire.budget import MemoryBudget
+from vaultaire.budget import STREAM_BYTES, MemoryBudget
 from vaultaire.child import EX_TEMPFAIL
-from vaultaire.commit import Committer
+from vaultaire.commit import Committer, give_up_if_packs_fail
 from vaultaire.errors import StoreError
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
@@ -93,15 +95,20 @@ class WorkerLifespan:
 
         def on_damage(error: KvError) -> None:
             # LMDB is only a view: marked as damaged, it is rebuilt when all processes start again.
-            log.error("the metadata is damaged, and will be rebuilt: %s", error)
-            store.kv.poison(str(error))
-            app.stop.request(EX_TEMPFAIL)
+            refusal = store.kv.poison(str(error))
+            log.error("the metadata is damaged: %s; %s", error, refusal)
+            if isinstance(refusal, StorePoisoned):
+                app.stop.request(EX_TEMPFAIL)
 
         services = Services(
             store=store,
             committer=committer,
             keyring=keyring,
-            budget=MemoryBudget(app.settings.memory_budget_bytes),
+            budget=MemoryBudget(
+                app.settings.memory_budget_bytes,
+                stream_bytes=STREAM_BYTES,
+                streams_changed=Allocator().streams_changed,
+            ),
             threads=Threads(),
             clock=time.time,
             on_damage=on_damage,
@@ -110,6 +117,7 @@ class WorkerLifespan:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
             nursery.start_soon(_tick, store, lambda: app.stop.request(EX_TEMPFAIL))
+            app.why_not_ready = store.kv.read_only_reason
             app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -132,11 +140,21 @@ async def _not_started(scope: object, receive: object, send: object) -> None:
 
 async def _tick(store: Store, on_poisoned: Callable[[], None]) -> None:
     limiter = trio.CapacityLimiter(1)
+    told = False
 
     def once() -> None:
+        nonlocal told
         store.run_file.tick()
-        store.chunks.seal_idle(time.monotonic())
         store.packs.close_removed()
+        reason = store.kv.read_only_reason()
+        if reason is not None and not told:
+            told = True
+            log.critical("the store is read-only: %s", reason)
+        if reason is None:
+            store.chunks.seal_idle(time.monotonic())
+            give_up_if_packs_fail(store.kv, store.chunks)
+        elif reason.startswith(FULL) and store.has_room_to_recover():
+            raise StorePoisoned("there is room again to recover the store")
 
     while True:
         await trio.sleep(TICK_SECONDS)

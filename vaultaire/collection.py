@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.catalog import PackRow
+    from cas.marking import Marker
     from index.kv import Transaction
     from vaultaire.store import Store
     from vaultaire.survey import Usage
@@ -341,9 +342,13 @@ class Collector:
         yield from self._wait(max(row.condemned_epoch for row in condemned.values()))
         now = gc.find_condemned(self._store.kv)
         needed: gc.Needed = gc.Everything()
-        if any(now[pack].placed_chunks for pack in condemned):
-            needed = yield from self._marked()
-        waiting = sorted(condemned)
+        live = {pack: now[pack].placed_bytes for pack in condemned}
+        if any(live.values()):
+            marked = yield from self._marked()
+            if marked is not None:
+                needed, live = marked.bits, {pack: marked.live_in(pack) for pack in condemned}
+        # The emptiest first: what needs no room makes room for the others.
+        waiting = sorted(condemned, key=lambda pack: (live[pack], pack))
         while waiting:
             done = yield from self._evacuate(waiting, now, needed)
             if not done:
@@ -355,7 +360,8 @@ class Collector:
             waiting = waiting[len(done) :]
             yield from self._remove(done, now, needed)
 
-    def _marked(self) -> Generator[State, None, gc.Needed]:
+    def _marked(self) -> Generator[State, None, Marker | None]:
+        """None: it is incomplete."""
         self.progress.step = "marking"
         began = self._monotonic()
         roots = Roots(self._store.kv)
@@ -369,7 +375,7 @@ class Collector:
             roots.close()
         self.progress.marked_seconds += self._monotonic() - began
         self._note(incomplete, errors, marker.missing)
-        return gc.Everything() if incomplete else marker.bits
+        return None if incomplete else marker
 
     def _evacuate(
         self, packs: Sequence[int], rows: dict[int, PackRow], needed: gc.Needed

@@ -31,6 +31,8 @@ class ServeConfig:
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
     collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit
     upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
+    scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
+    parity_percent: int | None = None  # of the packs; None: as it was set before
 
     @property
     def tls(self) -> bool:

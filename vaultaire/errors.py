@@ -13,8 +13,9 @@ class NotAStore(StoreError):
     """The directory holds no Vaultaire store (and this command does not make one)."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(
-            f"{directory} is not a Vaultaire store (no store.json in it); "
-            f"start one with: vaultaire serve --data {directory}"
-        )
+        if (directory / "packs").is_dir() or (directory / "journal").is_dir():
+            step = f"if it is lost, have it made from the packs: vaultaire rebuild --identity-from-packs --data {directory}"
+        else:
+            step = f"start one with: vaultaire serve --data {directory}"
+        super().__init__(f"{directory} is not a Vaultaire store (no store.json in it); {step}")
         self.directory = directory

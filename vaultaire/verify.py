@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Affected", "Finding", "NoSuchBucket", "Report", "verify"]
 
+TICK_SECONDS: Final = 0.5  # else collection would wait for the whole verification
 _KEY_TABLES: Final = (OBJECTS, VERSIONS)
 
 
@@ -92,10 +93,19 @@ class _Verification:
         self._store = store
         self._report = report
         self._findings = Findings(report)
-        self._on_progress = on_progress
+        self._show = on_progress
+        self._ticked = time.monotonic()
         self._rows_noted: set[tuple[str, bytes]] = set()
         self._damaged_reads = 0  # how often a damaged value was met, noted before or not
         self._kv = TolerantMap(store.kv, self._note_damaged_row)
+
+    def _on_progress(self, stage: str, done: int, total: int) -> None:
+        """Called all the time: collection is told, too, how far this process has come with its operations."""
+        now = time.monotonic()
+        if now - self._ticked > TICK_SECONDS:
+            self._ticked = now
+            self._store.run_file.tick()
+        self._show(stage, done, total)
 
     def check_store(self) -> None:
         self._stage("metadata", self._check_engine)

@@ -84,8 +84,8 @@ class ObjectVerification:
         self._by_chunk: dict[bytes, Finding] = {}
         self._read: dict[int, bytearray] = {}  # pack -> bit per ordinal: was read, and is sound
 
-    def run(self, bucket: BucketRecord, total: int = 0) -> None:
-        """All versions and parts of a bucket. `total`: how many versions there are in all buckets, for progress."""
+    def run(self, bucket: BucketRecord) -> None:
+        """All versions and parts of a bucket."""
         for table, page in ((OBJECTS, expiry.object_page), (VERSIONS, expiry.version_page)):
             after: tuple[bytes, bytes] | None = (b"", b"")
             while after is not None:
@@ -93,7 +93,7 @@ class ObjectVerification:
                     rows = page(reader, bucket.id, b"", after, PAGE_ROWS)
                 for key, suffix, value in rows:
                     self._check_version(bucket, table, key, suffix, value)
-                    self._on_progress("objects", self._report.versions, total)
+                    self._on_progress("objects", self._report.versions, 0)
                 after = rows[-1][:2] if len(rows) == PAGE_ROWS else None
         self._check_parts(bucket)
 
@@ -126,6 +126,7 @@ class ObjectVerification:
         while rows := list(self._now.scan(PARTS, start, stop, limit=PAGE_ROWS)):
             for row, _ in rows:
                 self._check_part(bucket, row)
+                self._on_progress("objects", self._report.versions, 0)
             start = rows[-1][0] + b"\0"
 
     def _check_part(self, bucket: BucketRecord, row: bytes) -> None:

@@ -115,6 +115,22 @@ def test_what_a_power_cut_undid_is_replayed(tmp_path, replay_bytes):
     assert rows_after_recovery(tmp_path) == expected(20)
 
 
+def test_segment_that_a_checkpoint_names_stays_though_lmdb_forgot_its_beginning(tmp_path):
+    """A power cut between a checkpoint and the next commit, then commits, then the loss of LMDB."""
+    fill(tmp_path, 5)
+
+    def write_checkpoint() -> None:
+        kv = open_engine(tmp_path)
+        kv.write_checkpoint()
+        kv.close()
+
+    undo_lmdb(tmp_path, write_checkpoint)
+    fill(tmp_path, 8, first=5)
+    assert position_of(tmp_path).segment == 6
+    drop_lmdb(tmp_path)
+    assert rows_after_recovery(tmp_path) == expected(8)
+
+
 def test_commits_go_on_after_a_replay(tmp_path):
     fill(tmp_path, 2)
     undo_lmdb(tmp_path, lambda: fill(tmp_path, 5, first=2))

@@ -25,6 +25,7 @@ from vaultaire.cli.options import ByteSize, Duration, ListenAddress
 from vaultaire.cli.output import binary_size
 from vaultaire.cli.serve import default_workers
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.parity import parity_percent
 from vaultaire.store import Store
 
 PROGRAM = (sys.executable, "-m", "vaultaire")
@@ -254,12 +255,28 @@ def test_every_option_reaches_the_supervisor(served, data):
         *("serve", "--data", data, "--listen", "[::1]:0", "--workers", 3, "--stall-timeout", "5"),
         *("--head-timeout", "2s", "--grace", "1500ms", "--memory-budget", "64MiB"),
         *("--domain", "S3.Example.org.", "--domain", "localhost", "--domain", "localhost"),
-        *("--collection-rate", "8MiB", "--upload-expiry", "1.5"),
+        *("--collection-rate", "8MiB", "--upload-expiry", "1.5", "--parity", "5", "--scrub-days", "0"),
     )
-    domains = ("s3.example.org", "localhost")
     assert served.configs == [
-        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, domains, 8 * MIB, 1.5),
+        ServeConfig(
+            *(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB),
+            domains=("s3.example.org", "localhost"),
+            collection_bytes_per_second=8 * MIB,
+            upload_expiry_days=1.5,
+            parity_percent=5,
+            scrub_days=0.0,
+        )
     ]
+
+
+def test_parity_is_kept_until_it_is_set_again(served, data):
+    def kept():
+        with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
+            return parity_percent(reader)
+
+    for arguments, expected in (((), 10), (("--parity", "25"), 25), ((), 25), (("--parity", "0"), 0)):
+        vaultaire("serve", "--data", data, *arguments)
+        assert kept() == expected
 
 
 def test_every_option_is_also_an_environment_variable(served, data):
@@ -274,11 +291,19 @@ def test_every_option_is_also_an_environment_variable(served, data):
         "VAULTAIRE_DOMAIN": "a.example b.example",
         "VAULTAIRE_COLLECTION_RATE": "1MiB",
         "VAULTAIRE_UPLOAD_EXPIRY": "0",
+        "VAULTAIRE_PARITY": "20",
+        "VAULTAIRE_SCRUB_DAYS": "30",
     }
     vaultaire("serve", env=settings)
-    domains = ("a.example", "b.example")
     assert served.configs == [
-        ServeConfig(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB, domains, MIB, 0.0)
+        ServeConfig(
+            *(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB),
+            domains=("a.example", "b.example"),
+            collection_bytes_per_second=MIB,
+            upload_expiry_days=0.0,
+            parity_percent=20,
+            scrub_days=30.0,
+        )
     ]
 
 
@@ -645,6 +670,7 @@ def test_stats_name_every_bucket():
         ["env"],
         ["stats"],
         ["lifecycle", "run"],
+        ["verify"],
     ],
     ids=" ".join,
 )

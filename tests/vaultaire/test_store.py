@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cas.catalog import PackState, iterate_packs
 from index.buckets import create_bucket, get_bucket
 from index.objects import get_object
 from index.records import ObjectRecord
@@ -53,6 +54,26 @@ def test_only_create_makes_a_store_and_the_message_says_how(tmp_path):
         open_store(tmp_path / "new")
     open_store(tmp_path / "new", create=True).close()
     open_store(tmp_path / "new").close()
+
+
+def test_packs_of_a_dead_process_are_adopted_though_its_run_file_is_lost(tmp_path):
+    with open_store(tmp_path / "live", create=True) as store:
+        bucket = store.kv.commit(lambda txn: create_bucket(txn, "bucket", "root", 1))
+        put(store, bucket, b"key", b"data" * 5000)
+        unpublished = store.chunks.ingest()
+        unpublished.feed(b"other" * 50_000)
+        shutil.copytree(tmp_path / "live", tmp_path / "cut")
+        unpublished.abort()
+    shutil.rmtree(tmp_path / "cut" / "run")
+    stray = tmp_path / "cut" / "packs" / "01" / f"{(77 << 32) + 1:016x}.pack"
+    stray.write_bytes(b"of a process whose first commit never was")
+    with open_store(tmp_path / "cut") as store:
+        with store.kv.snapshot() as reader:
+            rows = dict(iterate_packs(reader))
+        assert {row.state for row in rows.values()} == {PackState.SEALED}
+        assert list(store.packs.packs()) == list(rows)
+        assert read(store, bucket, b"key") == b"data" * 5000
+        assert [path.name for path in (tmp_path / "cut" / "run").iterdir()] == [store.run_file.path.name]
 
 
 def test_a_directory_that_holds_something_else_is_not_filled_with_a_store(tmp_path):

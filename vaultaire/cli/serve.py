@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,24 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
 )
 @click.option(
+    "--parity",
+    type=click.IntRange(0, 100),
+    envvar="VAULTAIRE_PARITY",
+    show_envvar=True,
+    metavar="PERCENT",
+    help="Parity beside the packs, to mend damage: percent of their size, 0 for none; kept in the store."
+    "  [default: 10]",
+)
+@click.option(
+    "--scrub-days",
+    type=click.FloatRange(0, 3650),
+    default=7.0,
+    show_default=True,
+    envvar="VAULTAIRE_SCRUB_DAYS",
+    show_envvar=True,
+    help="Read and verify everything once in so many days; 0 turns it off.",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -147,6 +166,8 @@ def command(
     memory_budget: int,
     collection_rate: int,
     upload_expiry: float,
+    parity: int | None,
+    scrub_days: float,
     domains: tuple[str, ...],
 ) -> None:
     """Run the server; the first start creates the store and its root key.
@@ -171,6 +192,8 @@ def command(
         memory_budget_bytes=memory_budget,
         collection_bytes_per_second=collection_rate,
         upload_expiry_days=upload_expiry,
+        parity_percent=parity,
+        scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
     )
     given = root_from_environment()
@@ -220,18 +243,26 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
 
     Raises StoreError (its message is for the operator), OSError.
     """
-    from vaultaire.access import Keyring, new_root
+    from vaultaire.access import Keyring, RootKey, new_root
+    from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
     offered = given or new_root()
     now_ms = time.time_ns() // 1_000_000
-    with Store.open(config.data, kind="command", create=True) as store:
+    with Store.open(config.data, kind="command", create=True, by_operator=True) as store:
         with store.kv.snapshot() as reader:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
-        root = store.kv.commit(
-            lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
-        )
+            parity = parity_percent(reader)
+            roots = keyring.root_keys(reader)
+        if store.kv.read_only_reason() is not None and roots:
+            root = RootKey("unchanged", offered if offered in roots else roots[0])
+        else:
+            if config.parity_percent is not None and config.parity_percent != parity:
+                store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
+            root = store.kv.commit(
+                lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
+            )
     if root.action == "replaced":
         log.warning(
             "root key %s taken from %s%s",
@@ -268,7 +299,8 @@ def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
         from vaultaire.store import Store
 
         with Store.open(config.data, kind="command") as store:
-            store.kv.commit(lambda txn: write_endpoint(txn, endpoint))
+            if store.kv.read_only_reason() is None:
+                store.kv.commit(lambda txn: write_endpoint(txn, endpoint))
     start = Start(
         endpoint=endpoint,
         data=config.data,

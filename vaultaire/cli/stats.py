@@ -6,7 +6,8 @@ The figures are defined in `vaultaire.stats`; here they are only shown.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,15 +26,18 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 def command(data: Path, as_json: bool) -> None:
     """Show what is stored and what is saved, in all and per bucket."""
+    from vaultaire.reports import get_report
     from vaultaire.stats import collect
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store:
         figures = collect(store)
+        with store.kv.snapshot() as reader:
+            care = {subject: get_report(reader, subject) for subject in ("scrub", "verify")}
     if as_json:
-        click.echo(json.dumps(as_dict(figures), indent=2))
+        click.echo(json.dumps({**as_dict(figures), **care}, indent=2))
         return
-    print_lines(summary(figures))
+    print_lines([*summary(figures), *care_lines(care["scrub"], care["verify"], time.time())])
     if figures.buckets:
         print_lines([("", "")])
         print_table(
@@ -75,8 +79,35 @@ def summary(figures: StoreStatistics) -> list[Line]:
             f"stored     {binary_size(figures.stored_bytes)}, compression x{figures.compression_ratio:.2f}",
             "bold",
         ),
-        (f"overhead   {binary_size(figures.overhead_bytes)}, journal and checkpoints", "dim"),
+        (f"overhead   {binary_size(figures.overhead_bytes)}, journal, checkpoints and parity", "dim"),
     ]
+
+
+def care_lines(scrub: dict[str, Any] | None, verify: dict[str, Any] | None, now: float) -> list[Line]:
+    """What scrubbing and the last verification say, with their age. `now`: seconds since 1970."""
+    lines: list[Line] = []
+    if scrub is not None:
+        last, damage = scrub["last"], len(scrub["damage"])
+        shown = "no full pass yet" if last is None else f"last full pass {_age(last['finished_ms'], now)}"
+        if scrub["running"]:
+            shown += f", now at {binary_size(scrub['done_bytes'])} of {binary_size(scrub['total_bytes'])}"
+        found = f"{damage:,} damaged places: run vaultaire verify" if damage else "no damage"
+        lines.append((f"scrub      {shown}, {found}", "yellow" if damage else "dim"))
+    if verify is not None:
+        findings = verify["findings"]
+        found = f"{findings:,} findings" if findings else "no damage"
+        lines.append(
+            (f"verify     {_age(verify['finished_ms'], now)}, {found}", "yellow" if findings else "dim")
+        )
+    return lines
+
+
+def _age(then_ms: int, now: float) -> str:
+    seconds = max(0, int(now - then_ms / 1000))
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} seconds ago"
 
 
 def bucket_row(bucket: BucketStatistics) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from vaultaire.s3 import acl, stored
 from vaultaire.s3.actions import NEEDS, Needs
 from vaultaire.s3.bucket_settings import NOTHING_BLOCKED, Ownership, PublicAccessBlock
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.facts import existing_tags, request_facts, requested_tags
+from vaultaire.s3.facts import existing_tags, request_facts
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.policy import Asked, Verdict
 from vaultaire.s3.version_ids import lookup, parse_version
@@ -34,6 +34,7 @@ from vaultaire.s3.version_ids import lookup, parse_version
 if TYPE_CHECKING:
     from index.kv import Reader
     from index.records import BucketRecord, ObjectRecord
+    from vaultaire.s3 import lifecycle
     from vaultaire.s3.call import Call
     from vaultaire.s3.facts import Facts
     from vaultaire.s3.policy import Policy
@@ -68,10 +69,11 @@ _WITH_ATTRIBUTES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a bucket says about who may use it; and whether new objects carry AES256 unasked."""
+    """What a bucket says about who may use it; whether new objects carry AES256 unasked, and when they expire."""
 
     policy: Policy | None = None
     encrypts: bool = False
+    expiry: lifecycle.Rules = ()
     ownership: Ownership = Ownership.ENFORCED
     block: PublicAccessBlock = NOTHING_BLOCKED
     grants: acl.Grants = ()
@@ -81,10 +83,10 @@ def load_rules(reader: Reader, bucket: BucketRecord, *, own: bool) -> Rules:
     """`own`: the caller reaches the bucket's tenant, so that ownership, block and lists do not matter."""
     if not bucket.configured:
         return NO_RULES
-    policy, encrypts = stored.policy_of(reader, bucket)
+    policy, encrypts, expiry = stored.rules_of(reader, bucket)
     if own:
-        return NO_RULES if policy is None and not encrypts else Rules(policy, encrypts)
-    return Rules(policy, encrypts, *stored.access_of(reader, bucket))
+        return Rules(policy, encrypts, expiry)
+    return Rules(policy, encrypts, expiry, *stored.access_of(reader, bucket))
 
 
 NO_RULES = Rules()
@@ -110,6 +112,7 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     bucket = call.found_bucket
     if bucket is None:
         raise S3Error("NoSuchBucket", bucket=call.bucket_name)
+    check_owner(bucket, call.header(b"x-amz-expected-bucket-owner"))
     rules = call.rules
     if rules.policy is None and principal.reaches(bucket.owner):
         return
@@ -124,10 +127,27 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     call.admit(bucket)
 
 
+def check_owner(bucket: BucketRecord, expected: str | None) -> None:
+    """Raises AccessDenied if the bucket's owner (a tenant) is not whom the request expects; None expects nobody."""
+    if expected is not None and expected != bucket.owner:
+        raise S3Error("AccessDenied")
+
+
+def learn(call: Call, more: Facts) -> None:
+    """What the body told of the request: conditions see it from here on."""
+    if call.rules.policy is not None:
+        call.facts = _facts(call) | more
+
+
 def _known_by_head(operation: Operation, rules: Rules) -> bool:
-    """Tags in the body matter only to a policy that asks for them; keys in the body always do."""
-    tagging = operation is Operation.PUT_OBJECT_TAGGING
-    return tagging and (rules.policy is None or not rules.policy.asks_for_request_tags)
+    """Tags and locks in the body matter only to a policy that asks for them; keys in the body always do."""
+    policy = rules.policy
+    match operation:
+        case Operation.PUT_OBJECT_TAGGING:
+            return policy is None or not policy.asks_for_request_tags
+        case Operation.PUT_OBJECT_RETENTION | Operation.PUT_OBJECT_LEGAL_HOLD:
+            return policy is None or not policy.asks_for_locks
+    return False
 
 
 def _actions(call: Call, operation: Operation, needs: Needs, bucket: BucketRecord) -> list[str]:
@@ -180,7 +200,6 @@ def decide(
     action: str,
     key: bytes | None,
     version_id: str | None = None,
-    request_tags: tuple[tuple[str, str], ...] | None = None,
 ) -> bool:
     """Whether the caller may do `action` to the bucket, or to `key` in it. Looks at the object only if it must."""
     principal = call.principal
@@ -197,8 +216,6 @@ def decide(
             None if principal.anonymous else principal.access_key,
         )
         facts = _facts(call)
-        if request_tags is not None:
-            facts = facts | requested_tags(request_tags)
         if key is not None and rules.policy.asks_for_existing_tags:
             record = _look(call, bucket, key, version_id)
             facts = facts | existing_tags(record.tags if record is not None else ())

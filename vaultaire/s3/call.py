@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from index.buckets import get_bucket
 from index.versions import NONCE_BYTES, Change
 from vaultaire.s3.addressing import object_url
-from vaultaire.s3.authorize import NO_RULES, Rules, decide, load_rules
+from vaultaire.s3.authorize import NO_RULES, Rules, decide, learn, load_rules
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Call:
     facts: Facts | None = None  # of the request, for conditions; gathered when first needed
     admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
+    end: Callable[[], None] | None = None  # ends the connection, from outside
 
     @property
     def store(self) -> Store:
@@ -162,7 +163,6 @@ class Call:
         action: str,
         key: bytes | None = None,
         version_id: str | None = None,
-        request_tags: tuple[tuple[str, str], ...] | None = None,
     ) -> bool:
         """Whether the caller may do `action` to this request's bucket or `key` in it. Not inside a commit."""
         bucket = self.found_bucket
@@ -170,20 +170,23 @@ class Call:
             raise S3Error("NoSuchBucket", bucket=self.bucket_name)
         if self.rules.policy is None and self.principal.reaches(bucket.owner):
             return True
-        return decide(self, bucket, self.rules, action, key, version_id, request_tags)
+        return decide(self, bucket, self.rules, action, key, version_id)
 
     def require(
         self,
         action: str,
         key: bytes | None = None,
         version_id: str | None = None,
-        request_tags: tuple[tuple[str, str], ...] | None = None,
     ) -> None:
         """As `allows`. Raises AccessDenied; on return the bucket may be used."""
-        if not self.allows(action, key, version_id, request_tags):
+        if not self.allows(action, key, version_id):
             raise S3Error("AccessDenied")
         assert self.found_bucket is not None
         self.admit(self.found_bucket)
+
+    def learn(self, more: Facts) -> None:
+        """What the body told of the request: conditions of policies see it from here on."""
+        learn(self, more)
 
     def source(self, reader: Reader, name: str) -> tuple[BucketRecord, Rules]:
         """Another bucket to read from, and its rules. Nothing is decided yet. Raises NoSuchBucket."""

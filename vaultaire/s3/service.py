@@ -30,7 +30,7 @@ from index.errors import (
     VersioningNeeded,
     VersionLocked,
 )
-from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
+from index.kv import CorruptValue, KvError, MapFull, StorePoisoned, StoreReadOnly
 from vaultaire.access import ANONYMOUS
 from vaultaire.budget import BudgetExhausted
 from vaultaire.commit import CommitterEnded
@@ -46,6 +46,7 @@ from vaultaire.s3.operations import OPERATIONS
 from vaultaire.s3.operations.locking import lock_missing, version_locked
 from vaultaire.s3.operations.versioning import require_version
 from vaultaire.s3.version_ids import parse_version
+from vaultaire.space import SMALL_WRITE_BYTES, DiskFull, needed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -81,6 +82,9 @@ class S3Service:
         except Exception as error:
             if isinstance(error, CorruptValue | ViewDamaged):
                 self._services.on_damage(error)
+            if isinstance(error, NoSpace | MapFull) and not isinstance(error, DiskFull):
+                log.error("request %s: the disk is full: %s", request_id, error)
+                error = self._services.store.space.full(_announced_bytes(scope))
             response = self._refusal(scope, translate(error, request_id), request_id)
         if method != "OPTIONS":
             response.headers += self._cors_headers(scope)
@@ -107,6 +111,7 @@ class S3Service:
         operation = routing.route(method, bucket, key, query, claim.headers)
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
+        connection = scope.get("state", {}).get("connection")  # none under another server
         call = Call(
             services,
             scope["scheme"],
@@ -123,14 +128,26 @@ class S3Service:
             rules=rules,
             address=scope["client"][0] if scope.get("client") else None,
             virtual=virtual,
+            end=connection.drop if connection is not None else None,
         )
         authorize(call, operation, writes=writes)
+        if writes:
+            self._require_writable(operation)
         try:
             return _stub(call, operation) if handler is None else await handler.run(call)
         except (S3Error, NoSuchKey) as error:
             if _tells_too_much(call, operation, error):
                 raise S3Error("AccessDenied") from None
             raise
+
+    def _require_writable(self, operation: Operation) -> None:
+        """Before the body is asked for. Raises StoreReadOnly, DiskFull: what makes room is never refused for want of it."""
+        store = self._services.store
+        reason = store.kv.read_only_reason()
+        if reason is not None:
+            raise StoreReadOnly(reason)
+        if not operation.value.startswith(("Delete", "Abort")):
+            store.space.require()
 
     def _authenticate(
         self, claim: sigv4.Claim, bucket: str | None
@@ -172,16 +189,18 @@ class S3Service:
 
     def _cors_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """What a page of another origin needs to be shown this answer, whatever it is; nothing for anyone else."""
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        if origin is None:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
             return []
         try:
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            fields = header_map(scope["headers"])
+            host = fields.get(b"host", "")
             bucket, _, _ = addressing.split_address(host, scope["raw_path"], self._services.domains)
             rules = self._cors_rules(bucket)
         except (S3Error, KvError, NamesError):  # then the answer itself says so
             return []
-        return cors.response_headers(rules, origin.decode("latin-1").strip(" \t"), scope["method"])
+        method = fields.get(b"access-control-request-method") or scope["method"]
+        requested = fields.get(b"access-control-request-headers")
+        return cors.response_headers(rules, fields[b"origin"], method, requested)
 
     def _cors_rules(self, bucket: str | None) -> tuple[cors.CorsRule, ...] | None:
         if bucket is None:
@@ -218,6 +237,12 @@ def _stub(call: Call, operation: Operation) -> Response:
     return xml_response(answer.body, answer.status) if answer.body else Response(answer.status)
 
 
+def _announced_bytes(scope: Scope) -> int:
+    """What storing this request's body may have needed."""
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return needed_bytes(int(length)) if length.isdigit() else SMALL_WRITE_BYTES
+
+
 def translate(error: Exception, request_id: str) -> S3Error:
     """What the layers below raise, in S3's terms. Anything else is our fault: logged, and InternalError."""
     match error:
@@ -251,9 +276,11 @@ def translate(error: Exception, request_id: str) -> S3Error:
             )
         case InvalidMarker():
             return S3Error("InvalidArgument", "Invalid marker.", extra={"ArgumentValue": error.marker})
-        case NoSpace() | MapFull():
-            log.error("out of space: %s", error)
-            return S3Error("InsufficientStorage", str(error))
+        case DiskFull():
+            extra = {"BytesNeeded": error.needed, "BytesFree": error.free}
+            return S3Error("InsufficientStorage", str(error), extra=extra)
+        case StoreReadOnly():
+            return S3Error("ServiceUnavailable", str(error))
         case PackGone() | StorePoisoned() | CommitterEnded():
             log.error("request %s: %s", request_id, error)
             return S3Error("ServiceUnavailable")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from index.buckets import create_bucket as create
 from index.buckets import delete_bucket as delete
+from index.buckets import delete_uploads
 from index.buckets import list_buckets as list_all
 from index.configs import put_config
 from index.errors import BucketExists
@@ -22,6 +23,9 @@ from vaultaire.s3.operations.rights import normal
 
 if TYPE_CHECKING:
     from index.kv import Transaction
+
+
+ROWS_PER_COMMIT = 1000  # of uploads and parts that go with a bucket
 
 
 async def list_buckets(call: Call) -> Response:
@@ -98,9 +102,14 @@ async def head_bucket(call: Call) -> Response:
 async def delete_bucket(call: Call) -> Response:
     """Raises BucketNotEmpty. Uploads that are still open are aborted with it, as S3 does."""
 
+    def shrink(txn: Transaction) -> bool:
+        return delete_uploads(txn, call.bucket(txn).name, ROWS_PER_COMMIT)
+
     def commit(txn: Transaction) -> None:
         delete(txn, call.bucket(txn).name)
 
+    while await call.commit(shrink):
+        pass  # so that the write lock is never held for long
     await call.commit(commit)
     return Response(204)
 

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html and its neigh
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
@@ -29,7 +30,7 @@ from vaultaire.s3.operations.attributes import (
     stored_checksum,
 )
 from vaultaire.s3.operations.lifecycle import expiry_headers
-from vaultaire.s3.operations.locking import check_lock
+from vaultaire.s3.operations.locking import check_lock, lock_headers
 from vaultaire.s3.operations.rights import new_object_rights
 from vaultaire.s3.operations.versioning import (
     deletion_headers,
@@ -141,7 +142,7 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     """(the answer without its body, the object, the bytes asked for)."""
     bucket, record = _asked_for(call)
     refuse_customer_keys(call.headers)
-    headers = object_headers(record) + version_headers(bucket, record)
+    headers = object_headers(record) + version_headers(bucket, record) + lock_headers(call, record)
     version_id = call.query.get("versionId")
     tagging = "s3:GetObjectVersionTagging" if version_id else "s3:GetObjectTagging"
     if record.tags and call.allows(tagging, call.key, version_id):
@@ -150,8 +151,8 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     if conditions.check_read(call.headers, current) == "not-modified":
         return Response(304, _not_modified_headers(headers)), record, 0, 0
     status, (start, stop) = _select(call, record, current, headers)
-    if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
-        headers.extend(checksum_headers(record.checksum))
+    if call.header(b"x-amz-checksum-mode") == "ENABLED":
+        headers.extend(_checksum_of(call, record, status))
     if "versionId" not in call.query:
         headers += expiry_headers(call, record)
     overrides = response_overrides(call.query, anonymous=call.principal.anonymous) if call.query else []
@@ -159,6 +160,18 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
         replaced = {name for name, _ in overrides}
         headers = [*(h for h in headers if h[0] not in replaced), *overrides]
     return Response(status, headers, length=stop - start), record, start, stop
+
+
+def _checksum_of(call: Call, record: ObjectRecord, status: int) -> list[tuple[bytes, bytes]]:
+    """Of exactly what is answered: the object or, where its checksum is that of the parts' checksums, one part."""
+    if status == 200:
+        return checksum_headers(record.checksum)
+    number = call.query.get("partNumber")
+    composite = record.checksum is not None and record.checksum.type == "COMPOSITE"
+    if number is None or not composite or not record.parts:
+        return []
+    part = record.parts[int(number) - 1].checksum
+    return [] if part is None else checksum_headers(replace(part, type="COMPOSITE"))
 
 
 def _asked_for(call: Call) -> tuple[BucketRecord, ObjectRecord]:
@@ -219,7 +232,7 @@ async def _attach_stream(
     """Read the first window now: damage found before the head is sent is an honest error."""
     assert record.manifest is not None
     services = call.services
-    lease = resources.enter_context(services.budget.admit())
+    lease = resources.enter_context(services.budget.admit(call.end))
     manifest = Manifest.decode(record.manifest)
     reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, *selected)
     first = await reader.next_window()

@@ -1,0 +1,394 @@
+"""Deterministic simulation: the real store on a simulated machine, its processes interleaved, killed and cut off power.
+
+    python -m tests.crash.sim.simulation --seeds 0-999 [--mutant NAME] [--record]
+    python -m tests.crash.sim.simulation --seed 4711          # the same history again, to the last system call
+
+A seed decides everything: how many processes with how many clients, what they do, who has the next turn at each system
+call, which call is the last one of a process or of the machine, what the power cut leaves of what was not synced, which
+sync fails, when the disk is full. After each death the store is opened, all of it is read, and every client's part is held
+against what it was told: see `tests.crash.knowledge`. Readers read what others write and collect, all the while.
+
+What runs is the store itself (packs, journal, recovery, checkpoints, run files, collection) on `tests.crash.sim.kernel`;
+only LMDB is replaced, by what it promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import logging
+import os
+import random
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import cas.packs
+import vaultaire.store
+from cas.catalog import iterate_packs
+from cas.chunk import Identity
+from cas.errors import CorruptChunk, CorruptManifest, CorruptPack, CorruptRow, MissingChunk, MissingPack
+from cas.store import ChunkStore
+from index.environment import Tuning
+from index.kv import CorruptJournal, CorruptValue, StorePoisoned
+from index.listing import list_objects
+from index.lmdb_kv import LmdbKv
+from index.records import ObjectRecord
+from tests.crash import checks, results, workload
+from tests.crash.collecting import collect, delete_all
+from tests.crash.knowledge import Knowledge
+from tests.crash.sim import mutants
+from tests.crash.sim.kernel import NEVER, Kernel, Process, SimPath, installed, remove_tree
+from vaultaire.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+MODULES = ("cas.", "index.", "vaultaire.", "tests.crash.workload")
+CLIENTS = ("a", "b", "c", "d", "e")
+DIRECTORY = "/store"
+DAMAGE = (
+    CorruptChunk,
+    CorruptManifest,
+    CorruptPack,
+    CorruptRow,
+    MissingChunk,
+    MissingPack,
+    CorruptValue,
+    CorruptJournal,
+)
+SIZES = (0, 700, 4_097, 6_000, 12_000, 25_000)
+SIZE_WEIGHTS = (1, 3, 2, 5, 3, 1)
+PACK_TARGET_BYTES = 30_000
+EXTENT_BYTES = 4_096
+SEGMENT_BYTES = 8_000
+TUNING = Tuning(
+    zero_ahead_bytes=2_048,
+    replay_bytes=3_000,
+    max_readers=64,
+    checkpoint_least_bytes=4_000,
+    monotonic=lambda: 0.0,
+)
+MANY = 20  # deaths in a row while the store is opened
+
+
+def shrink() -> None:
+    """Once per process: as `workload.shrink`, smaller still."""
+    workload.SIZES, workload.SIZE_WEIGHTS = SIZES, SIZE_WEIGHTS
+    workload.PACK_TARGET_BYTES = PACK_TARGET_BYTES
+    workload.one_thread()
+    names: Any = vaultaire.store
+    options = {"map_size_bytes": 1 << 28}
+    recover = names.recover
+    names.LmdbKv = SimpleNamespace(
+        open=lambda directory, **given: LmdbKv.open(
+            directory, **given, **options, segment_bytes=SEGMENT_BYTES, tuning=workload.TUNING
+        )
+    )
+    names.recover = lambda directory, **given: recover(directory, **given, **options, tuning=workload.TUNING)
+    names.ChunkStore = functools.partial(ChunkStore, pack_target_bytes=PACK_TARGET_BYTES)
+    packs: Any = cas.packs
+    packs.FIRST_EXTENT_BYTES = EXTENT_BYTES
+    create = Identity.create
+    Identity.create = staticmethod(lambda: replace(create(), cdc=workload.CUT_RULES))  # type: ignore[method-assign]
+
+
+class Wrong(Exception):
+    """A finding."""
+
+
+@dataclass(slots=True)
+class Simulation:
+    """One seed: see the module."""
+
+    seed: int
+    deaths: int = 0
+    cuts: int = 0
+    knowledge: Knowledge = field(default_factory=lambda: Knowledge.of(CLIENTS))
+    finding: str | None = None
+    rng: random.Random = field(init=False)
+    kernel: Kernel = field(init=False)
+    faulty: bool = field(init=False)
+    boots: int = 0
+    poisoned: bool = False  # a process has said so: all are to be stopped and started
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        switch = self.rng.choice((0.01, 0.1, 0.4))
+        self.kernel = Kernel(random.Random(self.seed + 1), switch=switch, ordered=self.rng.random() < 0.5)
+        self.faulty = self.rng.random() < 0.3
+
+    def run(self) -> None:
+        with installed(self.kernel, MODULES):
+            try:
+                for _ in range(self.rng.randrange(1, 4)):
+                    self._restart()
+                    self._live()
+                self._restart()
+                self._in_one_process("loser", self._lose_metadata)
+                self._restart()
+                self._in_one_process("last", self._delete_all)
+                self._in_one_process("collector", self._collect_all)
+            except Exception as error:
+                self.finding = str(error) if isinstance(error, Wrong) else traceback.format_exc()
+
+    # Deaths
+
+    def _schedule_death(self, calls: int) -> None:
+        """Something dies within so many system calls, or nothing does."""
+        kernel = self.kernel
+        kernel.dies = self.rng.choice((self._kill_one, self._kill_all, self._cut_power, self._cut_power))
+        kernel.dies_at = kernel.calls + 1 + self.rng.randrange(calls) if self.rng.random() < 0.85 else NEVER
+
+    def _kill_one(self) -> None:
+        self.deaths += 1
+        assert self.kernel.process is not None
+        self.kernel.kill(self.kernel.process)
+
+    def _kill_all(self) -> None:
+        self.deaths += 1
+        for process in {thread.process for thread in self.kernel.threads}:
+            self.kernel.kill(process)
+
+    def _cut_power(self) -> None:
+        self.cuts += 1
+        self.boots += 1
+        workload.TUNING = replace(TUNING, boot=self.boots.to_bytes(16, "big"))
+        self.kernel.cut_power()
+
+    # Phases
+
+    def _restart(self) -> None:
+        """Open the store, read all of it and judge; whatever dies meanwhile is started again."""
+        self.kernel.faults.clear()
+        self.kernel.disk.full = False
+        self.poisoned = False
+        for attempt in range(MANY):
+            if attempt < MANY // 2 and self.rng.random() < 0.4:
+                self._schedule_death(400)
+            if self._in_one_process("opener", self._examine):
+                self.kernel.dies_at = NEVER
+                return
+        raise Wrong("the store was never opened")
+
+    def _in_one_process(self, name: str, work: Callable[[], object]) -> bool:
+        """Did it come to its end?"""
+        process = Process(name)
+        thread = self.kernel.start(process, work)
+        self.kernel.run()
+        if thread.error is not None:
+            raise Wrong(_text(thread.error))
+        return not process.dead
+
+    def _examine(self) -> None:
+        with Store.open(self._directory(), kind="command", create=True) as store:
+            found = workload.read_states(store, CLIENTS)
+            wrong = self.knowledge.judge(found)
+            if wrong is None and self.rng.random() < 0.3:
+                wrong = checks.verify_alone(store)
+            if wrong is not None:
+                raise Wrong(wrong)
+            self.knowledge.hear(("found", found))
+            workload.make_buckets(store)
+
+    def _lose_metadata(self) -> None:
+        remove_tree(self._directory() / "meta")
+
+    def _delete_all(self) -> None:
+        with Store.open(self._directory(), kind="command") as store:
+            for name in CLIENTS:
+                worker = workload.Worker(store, name, self.rng, self.knowledge.states[name], self._hear)  # type: ignore[arg-type]
+                delete_all(worker)
+
+    def _collect_all(self) -> None:
+        with Store.open(self._directory(), kind="command") as store:
+            collect(store)
+            with store.kv.snapshot() as reader:
+                rows = dict(iterate_packs(reader))
+            left = {f"{pack:x}": rows.get(pack) for pack in store.packs.packs()}
+            if left:
+                raise Wrong(f"all is deleted and collected, and there are still packs: {left}")
+            wrong = checks.verify_alone(store)
+            if wrong is not None:
+                raise Wrong(wrong)
+
+    def _directory(self) -> SimPath:
+        return SimPath(DIRECTORY)
+
+    def _live(self) -> None:
+        """Several processes work; some, or all, or the machine, may die."""
+        names = list(CLIENTS)
+        self.rng.shuffle(names)
+        for number in range(self.rng.choice((1, 1, 2, 3))):
+            mine = [names.pop() for _ in range(self.rng.choice((1, 1, 2))) if names]
+            self._start_process(f"worker {number}", [*map(self._client, mine), self._reader])
+        if self.rng.random() < 0.7:
+            self._start_process("maintenance", [self._maintenance])
+        if self.faulty:
+            self._schedule_faults()
+        self._schedule_death(1500)
+        self.kernel.run()
+        self.kernel.dies_at = NEVER
+
+    def _schedule_faults(self) -> None:
+        kinds = ("sync .pack", "sync .log", "lmdb commit", "lmdb sync", "sync .ckpt", "sync .json")
+        self.kernel.faults = {self.rng.choice(kinds): self.rng.choice((0.01, 0.05, 0.2))}
+        if self.rng.random() < 0.5:
+            nemesis = Process("nemesis")
+            self.kernel.start(nemesis, self._fill_and_free)
+
+    def _fill_and_free(self) -> None:
+        for _ in range(self.rng.randrange(1, 4)):
+            for full in (True, False):
+                for _ in range(self.rng.randrange(1, 60)):
+                    self.kernel.pause()
+                self.kernel.disk.full = full
+
+    def _start_process(self, name: str, jobs: list[Callable[[Store, random.Random], object]]) -> None:
+        """A process with a thread per job, that ends in order when all have ended."""
+        process = Process(name)
+        seed = self.rng.random()
+
+        def main() -> None:
+            store = Store.open(self._directory(), kind="worker")
+            threads = [
+                self.kernel.start(process, functools.partial(job, store, random.Random(f"{seed} {number}")))
+                for number, job in enumerate(jobs)
+            ]
+            while not all(thread.ended for thread in threads):
+                self.kernel.pause()
+                store.run_file.tick()
+            errors = [thread.error for thread in threads if thread.error is not None]
+            if errors:
+                raise errors[0]
+            store.close()
+
+        def guarded() -> None:
+            try:
+                main()
+            except (*workload.DOCUMENTED, OSError) as error:
+                self.poisoned = self.poisoned or isinstance(error, StorePoisoned)
+                if not self.faulty or isinstance(error, DAMAGE):
+                    self.finding = self.finding or _text(error)
+            except Exception as error:
+                self.finding = self.finding or _text(error)
+
+        self.kernel.start(process, guarded)
+
+    # Jobs
+
+    def _client(self, name: str) -> Callable[[Store, random.Random], None]:
+        def run(store: Store, rng: random.Random) -> None:
+            state = self.knowledge.states[name]
+            worker = workload.Worker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
+            for _ in range(rng.randrange(4, 15)):
+                if self.poisoned or self.finding is not None:
+                    return
+                worker.step()
+                self.kernel.pause()
+
+        return run
+
+    def _maintenance(self, store: Store, rng: random.Random) -> None:
+        for _ in range(rng.randrange(1, 4)):
+            if self.poisoned:
+                return
+            store.adopt_dead_writers()
+            store.chunks.seal_idle(self.kernel.now + 1e6)
+            collect(store, self._between_steps)
+
+    def _between_steps(self) -> None:
+        if self.poisoned:
+            raise StorePoisoned("another process saw it")  # the supervisor ends all
+        self.kernel.pause()
+
+    def _reader(self, store: Store, rng: random.Random) -> None:
+        """Reads what anybody has written, while it is replaced and collected."""
+        for _ in range(rng.randrange(6)):
+            self.kernel.pause()
+            with store.operation():
+                with store.kv.snapshot() as reader:
+                    listed = list_objects(reader, workload._bucket(reader, "plain")).entries
+                if listed:
+                    workload._body(store, ObjectRecord.decode(rng.choice(listed)[1]))
+
+    def _hear(self, *message: Any) -> None:
+        self.knowledge.hear(message)
+        if message[0] == "failed":
+            self.poisoned = self.poisoned or message[2] == "StorePoisoned"
+            if not self.faulty:
+                self.finding = self.finding or f"failed without a fault: {message}"
+
+
+def _text(error: Exception) -> str:
+    return "".join(traceback.format_exception(error)) if not isinstance(error, Wrong) else str(error)
+
+
+def simulate(seed: int) -> Simulation:
+    workload.TUNING = replace(TUNING, boot=bytes(16))
+    simulation = Simulation(seed)
+    simulation.run()
+    return simulation
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.sim.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=results.parse_seeds, default=range(100))
+    parser.add_argument("--seed", type=int, help="one seed")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no seed after this time")
+    parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
+    parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
+    options = parser.parse_args()
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a history
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.crash.sim.simulation", *sys.argv[1:]])
+    seeds = range(options.seed, options.seed + 1) if options.seed is not None else options.seeds
+    logging.getLogger("vaultaire").setLevel(logging.CRITICAL)
+    shrink()
+    if options.mutant:
+        mutants.BY_NAME[options.mutant].install()
+    gc.disable()  # a seed makes little garbage; what there is goes with its simulation
+    began, cpu, totals, findings, last = (
+        time.monotonic(),
+        time.process_time(),
+        [0, 0, 0, 0],
+        0,
+        seeds.start - 1,
+    )
+    for seed in seeds:
+        if time.monotonic() - began > options.seconds:
+            break
+        simulation = simulate(seed)
+        last = seed
+        counts = (
+            simulation.kernel.calls,
+            simulation.deaths,
+            simulation.cuts,
+            simulation.knowledge.acknowledged,
+        )
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        if simulation.finding is not None:
+            findings += 1
+            print(f"seed {seed}: {simulation.finding}", file=sys.stderr, flush=True)
+            if options.mutant:
+                break
+        if seed % 50 == 49:
+            gc.collect()
+    done = range(seeds.start, last + 1)
+    counts = f"{len(done):,} seeds, {totals[1]:,} kills, {totals[2]:,} cuts, {totals[3]:,} acknowledged, {totals[0]:,} system calls"
+    each = (time.process_time() - cpu) / max(len(done), 1) * 1000
+    print(f"{counts}, {findings} findings; {each:.1f} ms of CPU per seed")
+    if options.record and done:
+        mutant = "" if options.mutant is None else f", mutant {options.mutant}"
+        command = f"python -m tests.crash.sim.simulation --seeds {done.start}-{done.stop - 1}"
+        results.record(results.Run(f"simulation{mutant}", done, counts, findings, command))
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
