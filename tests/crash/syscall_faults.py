@@ -294,7 +294,7 @@ def main() -> int:
         return 2
     workload.shrink()
     workload.one_thread()
-    logging.getLogger("vaultaire").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     began, tried = time.monotonic(), 0
     findings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vaultaire-faults-", dir=options.directory) as folder:
