@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+import cas.erasure  # the store imports it late: here it must be there before children are forked
 import cas.packs
 import vaultaire.store
 from cas import gc
