@@ -43,7 +43,7 @@ Kind = Literal["worker", "maintenance", "command"]
 
 log = logging.getLogger("vaultaire.store")
 
-SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports")
+SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports", "srv.used")
 TABLES = (*CAS_TABLES, *INDEX_TABLES, *SERVER_TABLES)
 FOLDERS = ("journal", "checkpoint", "packs", "run", "tmp")
 OPEN_ATTEMPTS = 10  # each is lost to another process that opened the store at the same moment

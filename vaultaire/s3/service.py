@@ -29,6 +29,7 @@ from index.errors import (
     VersioningFixed,
     VersioningNeeded,
     VersionLocked,
+    WouldOverwrite,
 )
 from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
 from vaultaire.access import ANONYMOUS
@@ -37,7 +38,7 @@ from vaultaire.commit import CommitterEnded
 from vaultaire.ingest import ClientGone
 from vaultaire.s3 import addressing, cors, names, routing, sigv4, stored, stubs
 from vaultaire.s3.actions import NEEDS
-from vaultaire.s3.authorize import NO_RULES, Rules, authorize, load_rules
+from vaultaire.s3.authorize import NO_RULES, Rules, authorize, load_rules, require_active
 from vaultaire.s3.call import Call, Response, Services, xml_response
 from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import header_map, new_request_id
@@ -153,6 +154,9 @@ class S3Service:
         verified = sigv4.verify(claim, secret_key, services.clock())
         if principal is None:  # verify has refused it: this is for the reader, and for whoever changes verify
             raise S3Error("InvalidAccessKeyId")
+        now_ms = int(services.clock() * 1000)
+        require_active(principal, now_ms)
+        services.last_used.note(principal.access_key, now_ms)
         return principal, verified, found, rules
 
     def _preflight(self, scope: Scope) -> Response:
@@ -237,6 +241,10 @@ def translate(error: Exception, request_id: str) -> S3Error:
             return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
         case NoObjectLock():
             return lock_missing()
+        case WouldOverwrite():
+            return S3Error(
+                "AccessDenied", "This access key may only create objects, and this one exists already."
+            )
         case VersionLocked():
             return version_locked()
         case VersioningFixed():

@@ -93,6 +93,8 @@ async def put_object_legal_hold(call: Call) -> Response:
     """On or off; it neither needs nor touches a retention. Raises MalformedXML."""
     require_lock(call.require_bucket())
     on = xml_lock.parse_legal_hold(await read_small_body(call))
+    if not on and call.creates_only:
+        raise S3Error("AccessDenied")
 
     def commit(txn: Transaction) -> None:
         bucket, record = _find(call, txn)
