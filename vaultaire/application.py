@@ -22,6 +22,8 @@ from vaultaire.child import EX_TEMPFAIL
 from vaultaire.commit import Committer, CommitterEnded
 from vaultaire.errors import StoreError
 from vaultaire.last_used import LastUsed
+from vaultaire.plans import PLANS
+from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
 from vaultaire.store import Store
@@ -100,6 +102,7 @@ class WorkerLifespan:
             store.kv.poison(str(error))
             app.stop.request(EX_TEMPFAIL)
 
+        rates = Rates(store.directory / "run")
         services = Services(
             store=store,
             committer=committer,
@@ -109,6 +112,8 @@ class WorkerLifespan:
             clock=time.time,
             on_damage=on_damage,
             last_used=LastUsed(),
+            rates=rates,
+            plan=PLANS[app.settings.plan],
             domains=app.settings.domains,
         )
         async with trio.open_nursery() as nursery:

@@ -30,6 +30,7 @@ from cas.store import ChunkStore
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
+from vaultaire.rates import FILE as RATES_FILE
 from vaultaire.runfile import RunFile, dead_writers
 from vaultaire.threads import frame_threads
 
@@ -43,7 +44,7 @@ Kind = Literal["worker", "maintenance", "command"]
 
 log = logging.getLogger("vaultaire.store")
 
-SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports", "srv.used")
+SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports", "srv.used", "srv.limits")
 TABLES = (*CAS_TABLES, *INDEX_TABLES, *SERVER_TABLES)
 FOLDERS = ("journal", "checkpoint", "packs", "run", "tmp")
 OPEN_ATTEMPTS = 10  # each is lost to another process that opened the store at the same moment
@@ -209,6 +210,7 @@ def _open_engine(directory: Path, identity: Identity, lock_fd: int) -> LmdbKv:
     generation = None
     if _lock(lock_fd, directory):
         _empty(directory / "tmp")
+        (directory / "run" / RATES_FILE).unlink(missing_ok=True)  # another boot's clock
         # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
         is_new = not any((directory / "packs").iterdir())
         report = recover(directory, tables=TABLES, store_id=identity.store_id, create=is_new)

@@ -1,4 +1,4 @@
-"""`vaultaire key create | list | rotate | disable | enable | delete`: access keys, on the data directory.
+"""`vaultaire key create | list | rotate | limit | disable | enable | delete`: access keys, on the data directory.
 
 They work while the server runs; a change holds for every request that begins after the command returned. Secrets are
 printed by `create` and `rotate`, once.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaultaire.cli.key_limit import limit
 from vaultaire.cli.options import Duration, data_option
 from vaultaire.cli.output import Failure, Line, own_command, print_lines, print_table
 
@@ -30,7 +31,7 @@ EXPIRES_SOON_MS = 14 * 86_400_000  # the list marks what ends within
 
 @click.group("key")
 def command() -> None:
-    """Create, list, rotate, disable and delete access keys."""
+    """Create, list, rotate, limit, disable and delete access keys."""
 
 
 @command.command("create")
@@ -329,15 +330,20 @@ def delete(data: Path, access_key: str) -> None:
     """Delete ACCESS_KEY: requests signed with it are refused from now on."""
     from vaultaire.access import Keyring
     from vaultaire.last_used import forget_last_used
+    from vaultaire.plans import put_plan, subject_of_key
     from vaultaire.store import Store
 
     def remove(txn: Any) -> None:  # noqa: ANN401  # as above
         Keyring.delete_key(txn, access_key)
         forget_last_used(txn, access_key)
+        put_plan(txn, subject_of_key(access_key), None)
 
     with Store.open(data, kind="command") as store:
         store.kv.commit(remove)
     click.echo(f"deleted access key {access_key}; what was stored with it stays with its tenant")
+
+
+command.add_command(limit)
 
 
 def _as_dict(key: Principal | KeyInfo) -> dict[str, object]:

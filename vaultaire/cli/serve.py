@@ -21,6 +21,7 @@ from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, dat
 from vaultaire.cli.output import Failure, own_command, print_lines, version
 from vaultaire.cli.welcome import Start, welcome
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.plans import DEFAULT_PLAN, PLANS
 
 if TYPE_CHECKING:
     from vaultaire.access import Principal, RootKey
@@ -115,6 +116,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     show_envvar=True,
     help="Serve buckets as hosts BUCKET.NAME too; may be given several times.",
 )
+@click.option(
+    "--plan",
+    type=click.Choice(list(PLANS)),
+    default=DEFAULT_PLAN,
+    show_default=True,
+    envvar="VAULTAIRE_PLAN",
+    show_envvar=True,
+    help="Limit of tenants that have none of their own: stored.ge 1,000 requests a minute, stored.cloud 10,000.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -128,6 +138,7 @@ def command(
     grace: float,
     memory_budget: int,
     domains: tuple[str, ...],
+    plan: str,
 ) -> None:
     """Run the server; the first start creates the store and its root key.
 
@@ -150,6 +161,7 @@ def command(
         grace_seconds=grace,
         memory_budget_bytes=memory_budget,
         domains=tuple(dict.fromkeys(domains)),
+        plan=plan,
     )
     given = root_from_environment()
     _check_certificate(config)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
     from vaultaire.last_used import LastUsed
+    from vaultaire.plans import Plan
+    from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
@@ -56,6 +58,8 @@ class Services:
     clock: Callable[[], float]  # unix seconds
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     last_used: LastUsed
+    rates: Rates
+    plan: Plan  # of tenants that have none of their own
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # whose subdomains are buckets
 

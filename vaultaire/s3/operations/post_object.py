@@ -25,6 +25,7 @@ from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.expected import parse_expected
 from vaultaire.s3.headers import has_control_characters
+from vaultaire.s3.metering import admit, charges_of
 from vaultaire.s3.names import check_key
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations.attributes import (
@@ -262,6 +263,7 @@ def _authorize(call: Call, form: Form) -> post_policy.LengthRange | None:
     bucket = call.found_bucket
     with services.store.kv.snapshot() as reader:
         principal = services.keyring.lookup(reader, signature.access_key)
+        charges = charges_of(reader, principal, bucket, services.plan)
         if principal is not None and bucket is not None:
             call.rules = load_rules(reader, bucket, own=principal.reaches(bucket.owner))
     sigv4.verify_form(signature, principal.secret_key if principal is not None else None)
@@ -270,6 +272,8 @@ def _authorize(call: Call, form: Form) -> post_policy.LengthRange | None:
     call.principal, call.facts = principal, None
     require_active(principal, call.now_ms())
     services.last_used.note(principal.access_key, call.now_ms())
+    if charges:
+        admit(services.rates, charges)
     assert call.bucket_name is not None
     if bucket is None:
         raise S3Error("NoSuchBucket", bucket=call.bucket_name)
