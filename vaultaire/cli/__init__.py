@@ -1,4 +1,4 @@
-"""The command line: `vaultaire serve`, `key`, `env`, `stats`, `lifecycle`.
+"""The command line: `vaultaire serve`, `key`, `env`, `stats`, ...
 
 Guarantees: what a script reads goes to stdout, errors go to stderr, each with its next step; colour and tables only on
 a terminal; exit status 0 done, 1 failed, 2 called wrongly or the directory is no store.
@@ -21,6 +21,8 @@ _COMMANDS = {
     "env": "vaultaire.cli.env",
     "stats": "vaultaire.cli.stats",
     "lifecycle": "vaultaire.cli.lifecycle",
+    "doctor": "vaultaire.cli.doctor",
+    "completion": "vaultaire.cli.completion",
 }
 
 
