@@ -63,16 +63,14 @@ class Rates:
         0.0: it may go on. Otherwise nothing was counted, and it is worth trying again after so many seconds. `now`:
         the monotonic clock.
         """
-        tick = int(now * 2)
         with self._locked():
             slots = [self._find(name, now) for name, _ in charges]
-            waits = [
-                self._wait(slot, plan, tick, now) for slot, (_, plan) in zip(slots, charges, strict=True)
-            ]
+            waits = [self._wait(slot, plan, now) for slot, (_, plan) in zip(slots, charges, strict=True)]
             if any(waits):
                 return max(waits)
             for slot in slots:
-                self._words[slot // 4 + _RING + tick % _TICKS] += 1
+                newest = _HEAD.unpack_from(self._map, slot)[1]
+                self._words[slot // 4 + _RING + newest % _TICKS] += 1
         return 0.0
 
     def spend(self, charges: Sequence[Charge], count: int, now: float) -> None:
@@ -99,9 +97,9 @@ class Rates:
 
     # -- one slot
 
-    def _wait(self, slot: int, plan: Plan, tick: int, now: float) -> float:
+    def _wait(self, slot: int, plan: Plan, now: float) -> float:
         """Seconds until this account allows a request; 0.0: now. Brings the ring up to date."""
-        even = self._roll(slot, tick, now)
+        tick, even = self._roll(slot, now)
         wait = 0.0
         if plan.bytes_per_second is not None:
             wait = max(0.0, even - now - _BYTES_AHEAD_SECONDS)
@@ -109,11 +107,14 @@ class Rates:
             wait = max(wait, self._window_wait(slot, plan.requests_per_minute, tick, now))
         return wait
 
-    def _roll(self, slot: int, tick: int, now: float) -> float:
-        """Forget the counters that have left the window. Returns when the account of bytes is even."""
+    def _roll(self, slot: int, now: float) -> tuple[int, float]:
+        """Forget the counters that have left the window: (the newest half second, when the account of bytes is even)."""
         identity, last, even, _ = _HEAD.unpack_from(self._map, slot)
         first = slot // 4 + _RING
-        # A clock that ran backwards was another boot's: nothing of it counts.
+        tick = int(now * 2)
+        if 0 < last - tick < _TICKS:
+            tick = last  # another worker read the clock after us, and came first
+        # What is far ahead is another boot's clock: nothing of it counts.
         if not 0 <= tick - last < _TICKS:
             self._words[first : first + _TICKS] = memoryview(bytes(4 * _TICKS)).cast("I")
             even = min(even, now)
@@ -121,7 +122,7 @@ class Rates:
             for passed in range(last + 1, tick + 1):
                 self._words[first + passed % _TICKS] = 0
         _HEAD.pack_into(self._map, slot, identity, tick, even, now)
-        return float(even)
+        return tick, float(even)
 
     def _window_wait(self, slot: int, limit: int, tick: int, now: float) -> float:
         first = slot // 4 + _RING

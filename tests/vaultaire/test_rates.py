@@ -78,6 +78,12 @@ def test_bytes_are_paid_back_at_their_rate(rates):
     assert abs(transferred - 1_000_000) <= 50_000
 
 
+def test_who_read_the_clock_a_little_earlier_counts_like_the_others(rates):
+    charges = (("key/a", TEN),)
+    admitted = [rates.admit(charges, now) == 0.0 for now in (100.6, 100.4, 103.0, 99.0, 110.0) * 3]
+    assert admitted == [True] * 10 + [False] * 5
+
+
 def test_another_boot_begins_anew(rates):
     charges = (("key/a", Plan(1, 10)),)
     rates.admit(charges, 1e9)

@@ -467,7 +467,7 @@ def take_run_folder(data: bytes) -> None:
         for writer, path in runfile.dead_writers(directory):
             assert 0 <= writer < 1 << 32
             path.unlink()
-        runfile.known_writers(directory)
+        runfile.RunFiles(directory).writers()
 
 
 def take_identity(data: bytes) -> None:
