@@ -27,6 +27,8 @@ from index.tables import BUCKET_NAMES, BUCKETS, CONFIGS, COUNTERS, OBJECTS, PART
 from index.uploads import remove_upload
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from index.kv import Reader, Transaction
     from index.values import DefaultRetention, Versioning
 
@@ -83,9 +85,17 @@ def _rewrite(txn: Transaction, before: BucketRecord, after: BucketRecord) -> Non
 
 
 def list_buckets(
-    reader: Reader, *, owner: str | None = None, prefix: str = "", after: str = "", limit: int | None = None
+    reader: Reader,
+    *,
+    owner: str | None = None,
+    prefix: str = "",
+    after: str = "",
+    limit: int | None = None,
+    only: Container[str] | None = None,
 ) -> BucketPage:
     """Buckets by name (byte order) that begin with `prefix`, after the name `after`, of `owner` (None: of all).
+
+    With `only`, no others than these.
 
     Reads the buckets of other owners on the way. `limit` None: all; 0: an empty page, not truncated.
     """
@@ -97,7 +107,7 @@ def list_buckets(
     buckets: list[BucketRecord] = []
     for _, value in reader.scan(BUCKET_NAMES, low, successor(raw_prefix)):
         record = _by_row(value, reader.get(BUCKETS, value))
-        if owner is not None and record.owner != owner:
+        if (owner is not None and record.owner != owner) or (only is not None and record.name not in only):
             continue
         if len(buckets) == limit:
             return BucketPage(buckets, truncated=True)

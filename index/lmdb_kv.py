@@ -58,6 +58,7 @@ class EngineStatistics:
     sequence: int  # newest commit
     used_bytes: int  # LMDB pages in use by rows
     file_bytes: int  # length of LMDB's file; pages once used are kept for reuse
+    map_bytes: int  # how long it may become
     journal_bytes: int  # with the zeros written ahead
     checkpoint_bytes: int
 
@@ -281,6 +282,7 @@ class LmdbKv:
             sequence=sequence,
             used_bytes=pages * stats[0]["psize"],
             file_bytes=(self._directory / "meta" / "data.mdb").stat().st_size,
+            map_bytes=self._env.info()["map_size"],
             journal_bytes=_folder_bytes(self._directory / "journal"),
             checkpoint_bytes=_folder_bytes(self._directory / "checkpoint"),
         )

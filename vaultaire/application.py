@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -20,8 +21,11 @@ from vaultaire.allocator import Allocator
 from vaultaire.app import VaultaireApp
 from vaultaire.budget import STREAM_BYTES, MemoryBudget
 from vaultaire.child import EX_TEMPFAIL
-from vaultaire.commit import Committer, give_up_if_packs_fail
+from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
 from vaultaire.errors import StoreError
+from vaultaire.last_used import LastUsed
+from vaultaire.plans import PLANS
+from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
 from vaultaire.store import Store
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from vaultaire.config import ServeConfig
 
 TICK_SECONDS = 1.0
+LAST_USED_SECONDS = 60.0
 
 log = logging.getLogger("vaultaire.worker")
 
@@ -100,6 +105,7 @@ class WorkerLifespan:
             if isinstance(refusal, StorePoisoned):
                 app.stop.request(EX_TEMPFAIL)
 
+        rates = Rates(store.directory / "run")
         services = Services(
             store=store,
             committer=committer,
@@ -112,16 +118,29 @@ class WorkerLifespan:
             threads=Threads(),
             clock=time.time,
             on_damage=on_damage,
+            last_used=LastUsed(),
+            rates=rates,
+            plan=PLANS[app.settings.plan],
             domains=app.settings.domains,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
             nursery.start_soon(_tick, store, lambda: app.stop.request(EX_TEMPFAIL))
             app.why_not_ready = store.kv.read_only_reason
+            nursery.start_soon(_write_last_used, services)
             app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
             await send({"type": "lifespan.startup.complete"})
             await receive()
             nursery.cancel_scope.cancel()
+
+
+async def _write_last_used(services: Services) -> None:
+    while True:
+        await trio.sleep(LAST_USED_SECONDS)
+        write = services.last_used.plan()
+        if write is not None:
+            with suppress(KvError, CommitterEnded):  # the requests say what is wrong with the store
+                await services.committer.commit(write)
 
 
 class WorkerApp(VaultaireApp):

@@ -138,7 +138,7 @@ def test_times_are_read_as_people_write_them(text, seconds):
     assert Duration()(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "soon", "", "nan", "inf", "1d"])
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "", "nan", "inf", "1w"])
 def test_what_is_no_time_is_refused(data, text):
     assert "30s" in vaultaire("serve", "--data", data, f"--grace={text}", status=2).stderr
 
@@ -527,6 +527,10 @@ def test_created_key_can_be_chosen_and_printed_as_json(running):
         "tenant": "alice",
         "role": "read-write",
         "root": False,
+        "scopes": [],
+        "exempt": [],
+        "expires_ms": None,
+        "disabled": False,
         "dropped": [],
     }
     again = vaultaire("key", "create", *chosen, "--data", running, status=1)
@@ -544,6 +548,13 @@ def test_created_key_can_be_chosen_and_printed_as_json(running):
         ["--root", "--tenant", "t"],
         ["--root", "--role", "admin"],
         ["--tenant", "t", "--new-secret-key"],
+        ["--tenant", "t", "--scope", "/no-bucket"],
+        ["--tenant", "t", "--scope", "ab"],
+        ["--tenant", "t", "--exempt", "locks/"],
+        ["--tenant", "t", "--role", "append-only", "--preset", "borg"],
+        ["--tenant", "t", "--expires", "soon"],
+        ["--root", "--expires", "1d"],
+        ["--root", "--scope", "bucket"],
     ],
 )
 def test_key_that_cannot_be_is_a_usage_error(running, options):
@@ -565,9 +576,35 @@ def test_deleted_key_is_gone_and_the_last_root_key_stays(running):
 def test_key_list_is_a_plain_aligned_table_outside_a_terminal(running):
     vaultaire("key", "create", "--tenant", "wonderland", "--access-key", "alice", "--data", running)
     titles, *rows = vaultaire("key", "list", "--data", running).stdout.splitlines()
-    assert titles.split() == ["ACCESS", "KEY", "TENANT", "ROLE", "CREATED"]
+    assert titles.split() == ["ACCESS", "KEY", "TENANT", "ROLE", "SCOPE", "STATE", "CREATED", "LAST", "USED"]
     column = titles.index("TENANT")
     assert [row[column:].split()[0] for row in rows] == ["root", "wonderland"]
+
+
+def test_limits_of_a_key_are_listed_and_survive_its_rotation(running):
+    vaultaire(
+        *("key", "create", "--tenant", "alice", "--access-key", "alice-key", "--role", "append-only"),
+        *("--scope", "bucket/repo/", "--preset", "restic", "--expires", "90d", "--data", running),
+    )
+    before = listed(running)["alice-key"]
+    assert (before["scopes"], before["exempt"]) == (["bucket/repo/"], ["locks/"])
+    fresh = json.loads(vaultaire("key", "rotate", "alice-key", "--json", "--data", running).stdout)
+    rows = listed(running)
+    old, new = rows["alice-key"], rows[fresh["access_key"]]
+    same = ("tenant", "role", "scopes", "exempt", "disabled", "root")
+    assert [new[name] for name in same] == [before[name] for name in same]
+    assert old["expires_ms"] < before["expires_ms"] == new["expires_ms"]
+    vaultaire("key", "disable", "alice-key", "--data", running)
+    assert "disabled" in vaultaire("key", "list", "--data", running).stdout
+    vaultaire("key", "enable", "alice-key", "--data", running)
+    assert not listed(running)["alice-key"]["disabled"]
+
+
+def test_a_root_key_is_neither_rotated_nor_disabled(running):
+    (root,) = listed(running)
+    assert "key create --root" in vaultaire("key", "rotate", root, "--data", running, status=1).stderr
+    assert "root key" in vaultaire("key", "disable", root, "--data", running, status=1).stderr
+    assert "key list" in vaultaire("key", "enable", "nobody", "--data", running, status=1).stderr
 
 
 @pytest.mark.parametrize("loss", ["missing", "wrong"])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vaultaire.runfile import IDLE, RunFile, dead_writers, known_writers
+from vaultaire.runfile import IDLE, RunFile, RunFiles, dead_writers
 
 
 class Clock:
@@ -103,5 +103,5 @@ def test_a_killed_process_is_known_by_its_released_lock_and_a_stopped_one_is_not
 def test_a_strange_file_is_not_taken_for_a_process(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     assert list(dead_writers(tmp_path)) == []
-    assert known_writers(tmp_path) == set()
+    assert RunFiles(tmp_path).writers() == set()
     assert (tmp_path / name).exists()

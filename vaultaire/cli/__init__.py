@@ -27,6 +27,8 @@ _COMMANDS = {
     "backup": "vaultaire.cli.backup",
     "restore": "vaultaire.cli.restore",
     "rebuild": "vaultaire.cli.rebuild",
+    "doctor": "vaultaire.cli.doctor",
+    "completion": "vaultaire.cli.completion",
 }
 
 

@@ -22,6 +22,7 @@ from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, dat
 from vaultaire.cli.output import Failure, own_command, print_lines, version
 from vaultaire.cli.welcome import Start, welcome
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.plans import DEFAULT_PLAN, PLANS
 
 if TYPE_CHECKING:
     from vaultaire.access import Principal, RootKey
@@ -152,6 +153,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     show_envvar=True,
     help="Serve buckets as hosts BUCKET.NAME too; may be given several times.",
 )
+@click.option(
+    "--plan",
+    type=click.Choice(list(PLANS)),
+    default=DEFAULT_PLAN,
+    show_default=True,
+    envvar="VAULTAIRE_PLAN",
+    show_envvar=True,
+    help="Limit of tenants that have none of their own: stored.ge 1,000 requests a minute, stored.cloud 10,000.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -169,6 +179,7 @@ def command(
     parity: int | None,
     scrub_days: float,
     domains: tuple[str, ...],
+    plan: str,
 ) -> None:
     """Run the server; the first start creates the store and its root key.
 
@@ -195,6 +206,7 @@ def command(
         parity_percent=parity,
         scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
+        plan=plan,
     )
     given = root_from_environment()
     _check_certificate(config)

@@ -2,7 +2,7 @@
 
 In this order:
 
-1. The role of the key is a ceiling: a read-only key changes nothing, whoever allows it.
+1. The role and the limits of the key are a ceiling (`vaultaire.s3.ceiling`), whoever allows more.
 2. A Deny of the bucket's policy wins, for the owner and for root too. Only the policy's own operations are never taken
    from an admin key of the owner's tenant (or of root): nobody is locked out for good.
 3. Keys of the bucket's own tenant, and root, may do the rest.
@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vaultaire.s3 import acl, stored
+from vaultaire.s3 import acl, ceiling, stored
 from vaultaire.s3.actions import NEEDS, Needs
 from vaultaire.s3.bucket_settings import NOTHING_BLOCKED, Ownership, PublicAccessBlock
 from vaultaire.s3.errors import S3Error
@@ -34,6 +34,7 @@ from vaultaire.s3.version_ids import lookup, parse_version
 if TYPE_CHECKING:
     from index.kv import Reader
     from index.records import BucketRecord, ObjectRecord
+    from vaultaire.access import Principal
     from vaultaire.s3 import lifecycle
     from vaultaire.s3.call import Call
     from vaultaire.s3.facts import Facts
@@ -92,6 +93,14 @@ def load_rules(reader: Reader, bucket: BucketRecord, *, own: bool) -> Rules:
 NO_RULES = Rules()
 
 
+def require_active(principal: Principal, now_ms: int) -> None:
+    """Raises InvalidAccessKeyId for a key that is disabled or has expired: only whoever has its secret learns which."""
+    limits = principal.limits
+    if not limits.active(now_ms):
+        reason = "is disabled" if limits.disabled else "has expired"
+        raise S3Error("InvalidAccessKeyId", f"The AWS access key ID that you provided {reason}.")
+
+
 # --- one request ---------------------------------------------------------------------------------------------------
 
 
@@ -103,7 +112,9 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     principal, needs = call.principal, NEEDS[operation]
     if operation is Operation.POST_OBJECT:
         return
-    if writes and not principal.can_write:
+    if not ceiling.admits(
+        principal, operation, writes=writes, bucket=call.bucket_name, key=call.key, query=call.query
+    ):
         raise S3Error("AccessDenied")
     if needs.kind == "service":
         if principal.anonymous:
@@ -204,6 +215,8 @@ def decide(
     """Whether the caller may do `action` to the bucket, or to `key` in it. Looks at the object only if it must."""
     principal = call.principal
     own = principal.reaches(bucket.owner)
+    if not ceiling.covers(principal, bucket.name, action, key):
+        return False
     if not own and action in _NEVER_LOCKED:
         return False  # a policy cannot give itself away
     verdict = Verdict.SILENT

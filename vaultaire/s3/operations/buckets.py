@@ -34,7 +34,7 @@ async def list_buckets(call: Call) -> Response:
     limit = parse_limit(call.query, "max-buckets", 10_000, maximum=10_000)
     prefix, after = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     with call.store.kv.snapshot() as reader:
-        page = list_all(reader, owner=tenant, prefix=prefix, after=after, limit=limit)
+        page = list_all(reader, owner=tenant, prefix=prefix, after=after, limit=limit, only=_in_scope(call))
     buckets = [xml.ListedBucket(bucket.name, bucket.created_ms) for bucket in page.buckets]
     token = buckets[-1].name if page.truncated else None
     paged = any(name in call.query for name in ("max-buckets", "prefix", "continuation-token"))
@@ -46,6 +46,11 @@ async def list_buckets(call: Call) -> Response:
         region=call.services.region if paged else None,
     )
     return xml_response(body)
+
+
+def _in_scope(call: Call) -> frozenset[str] | None:
+    scopes = call.principal.limits.scopes
+    return frozenset(scope.bucket for scope in scopes) if scopes else None
 
 
 async def create_bucket(call: Call) -> Response:

@@ -217,6 +217,7 @@ async def upload_part_copy(call: Call) -> Response:
             upload = get_upload(reader, bucket.id, key, identifier)
             if upload is None:
                 raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
+            call.require_initiator(upload)
             source = _find_source(call, reader)
         size = source.record.size
         header = call.header(b"x-amz-copy-source-range")

@@ -88,6 +88,7 @@ async def create_multipart_upload(call: Call) -> Response:
         acl=rights.grants,
         retention=attributes.retention,
         legal_hold=attributes.legal_hold,
+        initiator=call.principal.access_key,
     )
     check_lock(call.require_bucket(), record.retention, record.legal_hold, record.initiated_ms)
     stored = await call.commit(lambda txn: uploads.create_upload(txn, call.bucket(txn).id, record, nonce))
@@ -106,6 +107,7 @@ def _find_upload(call: Call, reader: Reader, identifier: str) -> tuple[BucketRec
     upload = uploads.get_upload(reader, bucket.id, call.key, identifier)
     if upload is None:
         raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
+    call.require_initiator(upload)
     return bucket, upload
 
 
@@ -165,7 +167,8 @@ async def abort_multipart_upload(call: Call) -> Response:
     assert key is not None
 
     def commit(txn: Transaction) -> None:
-        uploads.remove_upload(txn, call.bucket(txn).id, key, identifier)
+        bucket, _ = _find_upload(call, txn, identifier)
+        uploads.remove_upload(txn, bucket.id, key, identifier)
 
     await call.commit(commit)
     return Response(204)

@@ -100,6 +100,8 @@ async def put_object_legal_hold(call: Call) -> Response:
     on = xml_lock.parse_legal_hold(await read_small_body(call))
     call.learn(requested_hold(on))
     call.require("s3:PutObjectLegalHold", call.key, call.query.get("versionId"))
+    if not on and call.creates_only:
+        raise S3Error("AccessDenied")
 
     def commit(txn: Transaction) -> None:
         bucket, record = _find(call, txn)
