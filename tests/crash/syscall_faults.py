@@ -47,12 +47,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CALLS = (
-    "write", "writev", "pwrite64", "pwritev", "fsync", "fdatasync", "msync", "openat", "open", "rename", "renameat",
-    "renameat2", "ftruncate", "fallocate", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "flock",
+    "write", "writev", "pwrite64", "pwritev", "pwritev2", "fsync", "fdatasync", "msync", "openat", "open", "rename",
+    "renameat", "renameat2", "ftruncate", "fallocate", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "flock",
+    "pread64", "preadv", "preadv2",
 )  # fmt: skip
+READS = ("pread64", "preadv", "preadv2")
 FAULTS = ("EIO", "ENOSPC", "EDQUOT", "EINTR", "EIO+", "ENOSPC+", "KILL")
 SHORT = "short"
-PYTHON_WRITES = ("pwrite", "pwritev", "write")
+PYTHON_WRITES = {"pwrite": ("pwrite64",), "pwritev": ("pwritev", "pwritev2"), "write": ("write",)}
 STEPS = 24
 HANG_SECONDS = 30.0  # for one operation on a busy machine; the promise is 5 s on a quiet one
 ATTACH_SECONDS = 10.0
@@ -256,11 +258,11 @@ def _write_short(fault: Fault) -> None:
 def faults(script: str, counts: dict[str, int]) -> Iterator[Fault]:
     """All of them."""
     for call, count in sorted(counts.items()):
-        for kind in FAULTS:
+        for kind in ("EIO", "EIO+") if call in READS else FAULTS:
             for number in range(1, count + 1):
                 yield Fault(script, call, number, kind)
-    for call in PYTHON_WRITES:
-        for number in range(1, counts.get({"pwrite": "pwrite64"}.get(call, call), 0) + 1):
+    for call, made in PYTHON_WRITES.items():
+        for number in range(1, max(counts.get(name, 0) for name in made) + 1):
             yield Fault(script, call, number, SHORT)
 
 

@@ -18,12 +18,12 @@ def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_flipped_bits_are_seen_or_harmless():
-    run = laboratory("--seeds", "0-149")
+    run = laboratory("--seeds", "0-49")
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_unverified_chunks_are_found():
-    run = laboratory("--scene", "packs", "--seeds", "0-19", "--mutant", "unverified-chunks")
+    run = laboratory("--scene", "packs", "--seeds", "0-5", "--mutant", "unverified-chunks")
     assert run.returncode == 1, run.stdout + run.stderr
 
 
