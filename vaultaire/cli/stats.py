@@ -6,6 +6,7 @@ The figures are defined in `vaultaire.stats`; here they are only shown.
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -22,14 +23,20 @@ if TYPE_CHECKING:
 
 @click.command("stats")
 @data_option
+@click.option("--walk", is_flag=True, help="Count the buckets' bytes now, however long it takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
-def command(data: Path, as_json: bool) -> None:
-    """Show what is stored and what is saved, in all and per bucket."""
+def command(data: Path, walk: bool, as_json: bool) -> None:
+    """Show what is stored and what is saved, in all and per bucket.
+
+    \b
+    Of a large store, unique, stored and exclusive bytes per bucket are those
+    that collection counted last; their age is shown.
+    """
     from vaultaire.stats import collect
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store:
-        figures = collect(store)
+        figures = collect(store, walk=walk)
     if as_json:
         click.echo(json.dumps(as_dict(figures), indent=2))
         return
@@ -37,10 +44,11 @@ def command(data: Path, as_json: bool) -> None:
     if figures.buckets:
         print_lines([("", "")])
         print_table(
-            ("BUCKET", "TENANT", "OBJECTS", "LOGICAL", "UNIQUE", "DEDUP"),
+            ("BUCKET", "TENANT", "OBJECTS", "LOGICAL", "UNIQUE", "DEDUP", "STORED", "EXCLUSIVE"),
             [bucket_row(bucket) for bucket in figures.buckets],
-            right=(2, 3, 4, 5),
+            right=(2, 3, 4, 5, 6, 7),
         )
+        print_lines(remarks(figures, time.time()))
 
 
 def as_dict(figures: StoreStatistics) -> dict[str, object]:
@@ -54,12 +62,17 @@ def as_dict(figures: StoreStatistics) -> dict[str, object]:
         "compression_ratio": figures.compression_ratio,
         "chunks": figures.chunks,
         "packs": figures.packs,
+        "buckets_counted_ms": figures.walked_ms,
+        "buckets_complete": figures.complete,
+        "collection": figures.collection,
         "buckets": {
             bucket.name: {
                 "tenant": bucket.owner,
                 "objects": bucket.objects,
                 "logical_bytes": bucket.logical_bytes,
                 "unique_bytes": bucket.unique_bytes,
+                "stored_bytes": bucket.stored_bytes,
+                "exclusive_bytes": bucket.exclusive_bytes,
             }
             for bucket in figures.buckets
         },
@@ -81,5 +94,22 @@ def summary(figures: StoreStatistics) -> list[Line]:
 
 def bucket_row(bucket: BucketStatistics) -> tuple[str, ...]:
     ratio = f"x{bucket.logical_bytes / bucket.unique_bytes:.2f}" if bucket.unique_bytes else "-"
-    sizes = binary_size(bucket.logical_bytes), binary_size(bucket.unique_bytes)
-    return bucket.name, bucket.owner, f"{bucket.objects:,}", *sizes, ratio
+    unique, stored, exclusive = (
+        "-" if size is None else binary_size(size)
+        for size in (bucket.unique_bytes, bucket.stored_bytes, bucket.exclusive_bytes)
+    )
+    logical = binary_size(bucket.logical_bytes)
+    return bucket.name, bucket.owner, f"{bucket.objects:,}", logical, unique, ratio, stored, exclusive
+
+
+def remarks(figures: StoreStatistics, now: float) -> list[Line]:
+    """`now`: seconds since 1970."""
+    told: list[Line] = []
+    if figures.walked_ms is not None:
+        minutes = max(0, round((now - figures.walked_ms / 1000) / 60))
+        told.append(
+            (f"unique, stored, exclusive: as counted {minutes:,} minutes ago; --walk counts now", "dim")
+        )
+    if not figures.complete:
+        told.append(("not all that objects name could be read: see vaultaire verify", "yellow"))
+    return told
