@@ -25,6 +25,7 @@ from vaultaire.collection import Collector
 from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
+from vaultaire.stale_uploads import StaleUploads
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -56,10 +57,12 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     config = config or ServeConfig(store.directory)
     collector = Collector(store, bytes_per_second=config.collection_bytes_per_second)
     store.before_close.append(collector.close)
+    stale_uploads = StaleUploads(store.kv, config.upload_expiry_days)
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("uploads", stale_uploads.run_slice),
         Chore("packs", lambda: care_for_packs(store)),
         Chore("collection", lambda: collector.run_slice(COLLECTION_SECONDS)),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
