@@ -209,14 +209,16 @@ class ChunkStore:
         return adopt(self._kv, self._packs, dead_writer)
 
     def _settle_ended(self) -> None:
-        steps = self._appender.ended()
-        if steps:
-
-            def write(txn: Transaction) -> None:
-                publish(txn, {}, (), steps)
-
-            self._kv.commit(write)
-            self._appender.settle(steps)
+        # An operation like any other: another thread may settle the same packs meanwhile, and collection remove them.
+        token = self._operations.begin() if self._operations is not None else 0
+        try:
+            steps = self._appender.ended()
+            if steps:
+                self._kv.commit(lambda txn: publish(txn, {}, (), steps))
+                self._appender.settle(steps)
+        finally:
+            if self._operations is not None:
+                self._operations.end(token)
 
     # --- nodes --------------------------------------------------------------------------------------------------
 

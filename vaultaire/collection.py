@@ -283,7 +283,8 @@ class Collector:
         now = self._standing()
         if self._last is None:
             self._last = self._saved_standing()
-        due = plan_round(self._last, now) or bool(gc.find_condemned(self._store.kv).keys() - self._kept)
+        left = gc.find_condemned(self._store.kv).keys()
+        due = plan_round(self._last, now) or bool(left - self._kept) or (self._no_room and bool(left))
         self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
         return due
 

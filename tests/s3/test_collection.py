@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1 << 20
-ROUNDS = 6
+ROUNDS = 3
 
 
 @pytest.fixture
@@ -135,17 +135,14 @@ def test_after_everything_was_deleted_nothing_is_left(server):
     caller = caller_of(server)
     assert caller.call("PUT", "/gcb").status == 200
     rng = random.Random(1)
-    for number in range(12):
+    for number in range(6):
         assert caller.call("PUT", f"/gcb/k{number}", body=rng.randbytes(4 * MIB)).status == 200
     server.restart()  # what is open gets sealed
     caller = caller_of(server)
     peak = server.stats()["stored_bytes"]
-    told = json.loads(server.cli("gc", "--dry-run", "--json").stdout)
-    assert told["free_bytes"] == 0
-    for number in range(12):
+    for number in range(6):
         assert caller.call("DELETE", f"/gcb/k{number}").status == 204
-    told = json.loads(server.cli("gc", "--dry-run", "--json").stdout)
-    assert told["free_bytes"] > 0.99 * 12 * 4 * MIB
+    # The maintenance process may be at it already: whatever it has begun is taken over.
     collect(server)
     assert server.stats()["stored_bytes"] < 0.01 * peak
     assert not list((server.data / "packs").glob("*/*.pack"))
