@@ -32,7 +32,7 @@ from index.counters import statistics as name_statistics
 from vaultaire.reports import get_report, put_report
 from vaultaire.roots import Roots
 from vaultaire.runfile import RunFiles
-from vaultaire.survey import mark, measure
+from vaultaire.survey import exhaust, mark, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -236,7 +236,7 @@ class Collector:
         with store.operation():  # the nodes that are read stay
             with store.kv.snapshot() as reader:
                 epoch = read_epoch(reader) + 1
-            usage = _exhausted(self._measured())
+            usage = exhaust(self._measured())
             policy = replace(self._policy, batch_packs=1 << 62, batch_copy_bytes=1 << 62)
             plan = gc.plan_collection(gc.find_sealed(store.kv), usage.live, epoch, policy)
             return Preview(plan, gc.find_condemned(store.kv), self.progress)
@@ -283,7 +283,8 @@ class Collector:
         now = self._standing()
         if self._last is None:
             self._last = self._saved_standing()
-        due = plan_round(self._last, now) or bool(gc.find_condemned(self._store.kv).keys() - self._kept)
+        left = gc.find_condemned(self._store.kv).keys()
+        due = plan_round(self._last, now) or bool(left - self._kept) or (self._no_room and bool(left))
         self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
         return due
 
@@ -516,12 +517,3 @@ def _driven(work: Generator[int, None, T]) -> Generator[State, None, T]:
             result: T = end.value
             return result
         yield State.WORKING
-
-
-def _exhausted(work: Generator[State, None, T]) -> T:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
