@@ -39,7 +39,7 @@ from index.journal import ORIGIN
 from index.kv import CorruptJournal, CorruptValue, KvError
 from index.lmdb_view import LmdbReader
 from index.recovery import DEFAULT_MAP_SIZE_BYTES
-from index.segments import JournalReader, segment_path
+from index.segments import JournalReader, list_segments, segment_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from index.journal import Position, Record
     from index.kv import OrderedMap, Reader
 
+ROOM_BYTES: Final = 16 << 20  # that must be left for clients beside the copy
 _APPLY_BYTES: Final = 8 << 20  # of journal records per commit of the copy
 _ATTEMPTS: Final = 3  # each is lost to two checkpoints that were written meanwhile
 
@@ -237,6 +238,7 @@ class _Copy:
 
 @contextmanager
 def _rebuilding(directory: Path, store_id: bytes, sound: Sequence[checkpoint.Checkpoint]) -> Iterator[_Copy]:
+    _require_room(directory, sound)
     folder = directory / "tmp" / f"kv-verify-{secrets.token_hex(8)}"
     folder.mkdir(parents=True)
     try:
@@ -250,6 +252,30 @@ def _rebuilding(directory: Path, store_id: bytes, sound: Sequence[checkpoint.Che
             yield _Copy(env, directory / "journal", store_id, start)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_room(directory: Path, sound: Sequence[checkpoint.Checkpoint]) -> None:
+    """The copy must not take the room that clients need. Raises NotComparable."""
+    start = sound[0].position.segment if sound else 0
+    journal = sum(
+        _bytes(segment_path(directory / "journal", first))
+        for first in list_segments(directory / "journal")
+        if first >= start
+    )
+    # Rows take less room in the journal than in pages that are half full.
+    needed = 2 * journal + (sound[0].length if sound else 0) + ROOM_BYTES
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise NotComparable(
+            f"LMDB cannot be compared with checkpoint and journal: that takes {needed >> 20} MiB of free space for a "
+            f"while, {free >> 20} MiB are free"
+        )
+
+
+def _bytes(path: Path) -> int:
+    with suppress(FileNotFoundError):  # cut meanwhile
+        return path.stat().st_size
+    return 0
 
 
 def _differences(live: Reader, truth: Reader, tables: Iterable[str]) -> Iterator[EngineDamage]:
