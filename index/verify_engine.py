@@ -107,24 +107,33 @@ def check_checkpoints(
 def check_journal(
     directory: Path, store_id: bytes, sound: Sequence[checkpoint.Checkpoint], sequence: int
 ) -> EngineDamage | None:
-    """Follow the chain from as far back as a rebuild may begin, up to `sequence`. None: it is whole."""
+    """Follow the chain from as far back as a rebuild may begin, up to `sequence`. None: it is whole.
+
+    Raises NotComparable if checkpoints are written, and the journal is cut, faster than it can be read.
+    """
+    for _ in range(_ATTEMPTS):
+        damage = _follow_from(directory, store_id, sound, sequence)
+        if damage is None:
+            return None
+        now, _ = check_checkpoints(directory, store_id)
+        if now == list(sound):
+            return damage
+        sound = now  # one was written meanwhile, and the journal cut
+    raise NotComparable("the journal could not be checked: it was cut each time it was read")
+
+
+def _follow_from(
+    directory: Path, store_id: bytes, sound: Sequence[checkpoint.Checkpoint], sequence: int
+) -> EngineDamage | None:
     journal = directory / "journal"
-    starts = [found.position for found in reversed(sound)]
+    start = sound[-1].position if sound else ORIGIN
     if segment_path(journal, ORIGIN.segment).exists():
-        starts = [ORIGIN]
-    for start in starts:
-        try:
-            _follow(journal, store_id, start, sequence)
-        except CorruptJournal as error:
-            if not segment_path(journal, start.segment).exists() and start is not starts[-1]:
-                continue  # cut, for a newer checkpoint was written meanwhile
-            return EngineDamage("journal", str(error), journal)
-        return None
-    if sequence == 0:
-        return None
-    return EngineDamage(
-        "journal", "no good checkpoint, and the journal does not reach back to its beginning", journal
-    )
+        start = ORIGIN
+    try:
+        _follow(journal, store_id, start, sequence)
+    except CorruptJournal as error:
+        return EngineDamage("journal", str(error), journal)
+    return None
 
 
 def _follow(journal: Path, store_id: bytes, start: Position, sequence: int) -> None:

@@ -8,8 +8,7 @@ With `end_to_end`, objects whose name is the SHA-256 of their bytes (repositorie
 and compared with it: that covers the way from the client to the disk and back.
 
 Pages of names are read in short snapshots, each object inside an operation: what an existing manifest names can be read
-until the operation ends, whatever collection does (DESIGN, retire first). What looks wrong is looked at once more, with
-the record as it is then: objects may be deleted or overwritten meanwhile.
+until the operation ends, whatever collection does (`vaultaire.runfile`); so each record is read again inside.
 """
 
 from __future__ import annotations
