@@ -16,7 +16,7 @@ from cas.errors import CorruptChunk, CorruptPack, MissingChunk, PackUnreadable
 from cas.loss import recheck_damage, record_loss
 from cas.mending import mend_pack
 from cas.pack import PackKind
-from cas.parity import plan_geometry
+from cas.parity import HEADER_BYTES, digest, encode_pages, plan_geometry
 from cas.protection import build_sidecar, check_image, finish, make_sidecar
 from cas.store import ChunkStore
 from tests.cas.support import Rig, noise, words
@@ -221,6 +221,16 @@ def test_truncated_pack_gets_its_end_back(ward: Ward):
     assert ward.packs.volatile[pack] == clean
 
 
+def test_device_that_does_not_keep_what_is_written_is_found_out(ward: Ward):
+    content = noise(5000)
+    manifest, pack, _ = filled(ward, content)
+    ward.packs.volatile[pack][400] ^= 1
+    ward.packs.forgetful.add(pack)
+    with pytest.raises(OSError, match="does not keep"):
+        ward.mend(pack)
+    assert ward.get(manifest) == content
+
+
 def test_dry_run_changes_nothing(ward: Ward):
     _, pack, _ = filled(ward, noise(5000))
     ward.packs.volatile[pack][400] ^= 1
@@ -284,6 +294,29 @@ def test_pack_that_disagrees_with_its_sidecar_is_not_touched(ward: Ward):
     with pytest.raises(CorruptPack):
         ward.mend(pack)
     assert ward.packs.volatile[pack] == clean
+
+
+def test_block_that_does_not_have_its_digest_is_never_brought_back(ward: Ward):
+    """All that goes into it is sound, and yet the digest says that something else was there."""
+    content = noise(3000)
+    manifest, pack, clean = filled(ward, content)
+    g = plan_geometry(len(clean), PERCENT, 64)
+    whole = bytes(ward.packs.sidecars.files[pack])
+    header, parity_at = whole[:HEADER_BYTES], g.parity_block(0, 0)[0]
+    parity = whole[parity_at : parity_at + g.parity_blocks * 64]
+    blocks = [clean[at : at + 64] for at in range(0, len(clean), 64)]
+    digests = [
+        digest(block) for block in [*blocks, *(parity[at : at + 64] for at in range(0, len(parity), 64))]
+    ]
+    digests[20] = digest(b"something else")
+    pages = encode_pages(header, digests)
+    ward.packs.sidecars.put(pack, header + pages + parity + pages + header)
+    ward.packs.volatile[pack][20 * 64 + 5] ^= 1
+    damaged = bytes(ward.packs.volatile[pack])
+    with pytest.raises(CorruptChunk):
+        ward.get(manifest)
+    assert ward.mend(pack).lost == ((20 * 64, 21 * 64),)
+    assert ward.packs.volatile[pack] == damaged
 
 
 # --- without parity ----------------------------------------------------------------------------------------------
