@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.adoption import inspect
-from cas.catalog import PACKS, PackRow, PackState, get_pack, iterate_packs, pack_key
+from cas.catalog import PACKS, PLACEMENTS, PackRow, PackState, Placement, get_pack, iterate_packs, pack_key
 from cas.damage import damaged_chunks, iterate_damage, packs_to_mend, queue_mending, unqueue_mending
 from cas.errors import CorruptChunk, CorruptPack, MissingChunk, PackUnreadable
-from cas.loss import recheck_damage, record_loss
+from cas.loss import needs, recheck_damage, record_loss
+from cas.manifest import unpack
 from cas.mending import mend_pack
 from cas.pack import PackKind
 from cas.parity import HEADER_BYTES, digest, encode_pages, plan_geometry
@@ -407,6 +408,17 @@ def test_all_of_a_compressed_frame_is_known_to_be_lost_at_once(ward: Ward):
     assert ward.get(manifest) == data
 
 
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "zstd"])
+def test_only_chunks_that_need_a_lost_byte_are_lost(raw: bool):
+    """Frame at 100 with a header of 20; the chunk is raw bytes [30, 40), so bytes [150, 160) of a raw frame."""
+    placement = Placement(raw, 1, 100, 20, 80, 30, 10, 0)
+    assert needs(placement, [(0, 5), (159, 160)])
+    assert not needs(placement, [(100, 120)])  # the header: reading does without
+    assert needs(placement, [(120, 150)]) is not raw
+    assert needs(placement, [(160, 200)]) is not raw
+    assert not needs(placement, [(200, 999)])
+
+
 def test_missing_pack_heals_by_upload(ward: Ward):
     data = noise(600_000)
     manifest, _ = ward.put(data)
@@ -499,6 +511,25 @@ def test_flip_in_memory_only_is_healed_without_touching_the_disk(ward: Ward, cap
     assert ward.get(manifest) == data
     assert ward.queued() == []
     assert "check memory" in caplog.text
+    caplog.clear()
+    assert ward.get(manifest) == data
+    assert not caplog.text  # what was wrong is not kept
+
+
+def test_what_parity_gives_is_verified_by_its_id_too(ward: Ward):
+    """Nothing is damaged, and yet the catalog leads to the bytes of another chunk."""
+    manifest, _, _ = filled(ward, noise(3_000))  # its manifest names chunks, not nodes
+    first, second, *_ = [entry.id for entry in unpack(0, manifest.entries)]
+    with ward.kv.snapshot() as reader:
+        rows = {chunk: reader.get(PLACEMENTS, chunk) for chunk in (first, second)}
+
+    def swap(txn):
+        txn.put(PLACEMENTS, first, rows[second])
+        txn.put(PLACEMENTS, second, rows[first])
+
+    ward.kv.commit(swap)
+    with pytest.raises(CorruptChunk):
+        ward.get(manifest)
 
 
 # --- crashes -----------------------------------------------------------------------------------------------------
