@@ -55,7 +55,6 @@ from index.segments import list_segments, segment_path
 from vaultaire.access import SETTINGS_TABLE, secret_key_check
 from vaultaire.backup.destination import (
     backup_numbers,
-    list_backups,
     memory_key,
     open_destination,
     read_manifest,
@@ -109,6 +108,10 @@ class Report:
     damaged: dict[str, str] = field(default_factory=dict)  # path -> what is wrong with it in the store
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+
+class _SourceUnreadable(BackupError):
+    """A file of the store is shorter than it should be, or the device does not deliver it."""
 
 
 class _PackCollected(Exception):
@@ -265,7 +268,7 @@ class _Run:
         hasher = blake3()
         try:
             files[path] = self._copy_file(checkpoint.path, checkpoint.length, observe=hasher.update)
-        except BackupError as error:
+        except _SourceUnreadable as error:
             raise checkpoints.CorruptCheckpoint(str(error)) from error
         if hasher.hexdigest() != checkpoint.blake3:
             raise checkpoints.CorruptCheckpoint(f"{checkpoint.path}: BLAKE3 differs from its sidecar")
@@ -284,12 +287,12 @@ class _Run:
                     file.seek(offset)
                     data = file.read(length)
                     if len(data) != length:
-                        raise BackupError(f"{source} ends at byte {offset + len(data)}, not at {end}")
+                        raise _SourceUnreadable(f"{source} ends at byte {offset + len(data)}, not at {end}")
                     if observe is not None:
                         observe(data)
                     pieces.append(self._add(data))
         except OSError as error:
-            raise BackupError(f"{source}: {error.strerror}") from error
+            raise _SourceUnreadable(f"{source}: {error.strerror}") from error
         return tuple(pieces)
 
     # --- packs --------------------------------------------------------------------------------------------------
@@ -431,18 +434,18 @@ class _Run:
                 "files of the store are damaged: older backups may hold them whole, so none was removed"
             )
             return
-        backups = list_backups(self._place)
-        if any(isinstance(found, DamagedManifest) for _, found in backups):
-            self._warn(
-                "a manifest at the destination is damaged, so nothing was removed; see `vaultaire backup --check`"
-            )
-            return
-        gone = superfluous([number for number, _ in backups], keep)
+        numbers = backup_numbers(self._place)
+        gone = superfluous(numbers, keep)
+        needed: set[str] = set()
+        for number in numbers[len(gone) :]:
+            try:
+                needed.update(piece.name for piece in read_manifest(self._place, number)[0].pieces())
+            except DamagedManifest as error:
+                self._warn(f"{error}: nothing was removed, for it cannot be said what that one needs")
+                return
         for number in gone:
             self._place.remove(manifest_name(number))
         self._place.flush()
-        kept = [found for number, found in backups if number not in gone and isinstance(found, Manifest)]
-        needed = {piece.name for manifest in kept for piece in manifest.pieces()}
         for name, _ in list(self._place.items("pieces")):
             if name not in needed:
                 self._place.remove(name)
