@@ -13,10 +13,11 @@ import pytest
 from cas.catalog import PackState, iterate_packs
 from index.kv import CorruptJournal, KvError
 from tests.vaultaire.backup.support import Subject, contents
+from vaultaire import rebuild
 from vaultaire.errors import NotAStore, StoreError
 from vaultaire.rebuild import ChangesLost, NamesLost, rebuild_store
 from vaultaire.stats import collect
-from vaultaire.store import Store
+from vaultaire.store import Store, read_identity
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +322,25 @@ def test_forget_names_keeps_the_chunks_so_that_uploading_again_costs_no_space(da
             }
         assert not used  # not one data chunk was new
     assert all(path.stat().st_size == size for path, size in packs.items())
+    assert contents(damaged) == model
+
+
+def test_a_catalog_that_was_cut_off_is_gone_on_with_and_costs_no_pack_meanwhile(damaged, model):
+    """What a crash leaves after the names were forgotten: an empty store, and packs without rows."""
+    for name in ("checkpoint", "meta", "journal"):
+        shutil.rmtree(damaged / name)
+    (damaged / "run" / "worker-00000001").touch()  # of a process that died long ago
+    identity = read_identity(damaged)
+    rebuild._forget_names(damaged, identity, rebuild.RebuildReport("")).close()
+    packs = sorted((damaged / "packs").rglob("*.pack"))
+    for _ in range(2):
+        Store.open(damaged, kind="command").close()
+    assert sorted((damaged / "packs").rglob("*.pack")) == packs
+    assert rebuild_store(damaged).added_chunks > 50
+    assert rebuild_store(damaged).added_chunks == 0
+    with Subject(damaged) as subject:
+        for key, data in model.items():
+            subject.put(key, data=data)
     assert contents(damaged) == model
 
 

@@ -100,11 +100,8 @@ def _prepare(directory: Path, allowed: set[str]) -> None:
     if strangers and not marker.exists():
         raise BackupError(f"{directory} is not empty (it holds {strangers[0]!r}); name a new one with --data")
     marker.write_text("A restore was begun here. Run it again, or remove this directory.\n")
-    for name in (
-        "meta",
-        "journal",
-        "checkpoint",
-    ):  # a run before may have opened them: then they have changed
+    # A run before may have opened them: then they have changed.
+    for name in ("meta", "journal", "checkpoint"):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in FOLDERS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
@@ -229,9 +226,10 @@ class _Run:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        draft.rename(self._directory / IDENTITY_FILE)
-        sync_directory(self._directory)
+        # The marker goes first: beside a store it would one day let a restore empty that.
         (self._directory / MARKER).unlink()
+        sync_directory(self._directory)
+        draft.rename(self._directory / IDENTITY_FILE)
         sync_directory(self._directory)
 
 
