@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from cas.catalog import PackState, iterate_packs
+from cas.pack import PackHeader
 from index.kv import CorruptJournal, KvError
 from tests.vaultaire.backup.support import Subject, contents
 from vaultaire import rebuild
@@ -431,6 +433,18 @@ def test_a_damaged_pack_header_does_not_keep_the_identity_from_coming_back(damag
     flip(packs[0], 20)
     (damaged / "store.json").unlink()
     assert rebuild_store(damaged, identity_from=True).identity == "from packs"
+
+
+def test_a_key_that_does_not_fit_the_chunks_is_not_believed(damaged):
+    """All headers say the same and have a right checksum, and yet the key is not that of the chunk ids."""
+    for path in (damaged / "packs").rglob("*.pack"):
+        data = path.read_bytes()
+        header, length = PackHeader.decode(data[:4096])
+        path.write_bytes(replace(header, key=bytes(32)).encode() + data[length:])
+    (damaged / "store.json").unlink()
+    with pytest.raises(StoreError, match="does not fit the key"):
+        rebuild_store(damaged, identity_from=True)
+    assert not (damaged / "store.json").exists()
 
 
 def test_packs_of_two_stores_do_not_make_an_identity(damaged, tmp_path):
