@@ -36,7 +36,7 @@ from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.recovery import rebuild as rebuild_metadata
 from index.salvage import assess, salvage
 from vaultaire.access import SETTINGS_TABLE
-from vaultaire.errors import NotAStore, StoreError
+from vaultaire.errors import UNFINISHED_RESTORE, NotAStore, StoreError
 from vaultaire.identity import IDENTITY_FILE, identity_from_packs, write_identity
 from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, Store, read_identity, sync_directory
 from vaultaire.verify import verify
@@ -165,6 +165,8 @@ def _alone(directory: Path) -> Iterator[None]:
 def _find_identity(directory: Path, report: RebuildReport, *, allowed: bool) -> Identity:
     if not any((directory / name).exists() for name in (IDENTITY_FILE, "packs", "journal")):
         raise NotAStore(directory)
+    if (directory / UNFINISHED_RESTORE).exists():
+        raise NotAStore(directory)  # packs are missing: an identity would make it look whole
     try:
         if (directory / IDENTITY_FILE).exists():
             return read_identity(directory)

@@ -111,9 +111,13 @@ class Store:
         its last one is sealed. So no living process can look lost.
         """
         with self.kv.snapshot() as reader:
-            writers = {writer_of(pack) for pack, row in iterate_packs(reader) if row.state == PackState.OPEN}
+            rows = [(writer_of(pack), row) for pack, row in iterate_packs(reader)]
+        writers = {writer for writer, row in rows if row.state == PackState.OPEN and not row.damaged}
         for writer in writers - known_writers(self.directory / "run"):
-            (self.directory / "run" / f"lost-{writer:08x}").touch(mode=0o600)
+            with suppress(
+                OSError
+            ):  # a full disk: the packs can be read as they are, and the next start tries again
+                (self.directory / "run" / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cas.catalog import iterate_packs
 from cas.chunk import Identity
@@ -25,6 +25,7 @@ from index.lmdb_kv import LmdbKv, recover
 from vaultaire.backup.destination import backup_numbers, read_destination, read_manifest, remember
 from vaultaire.backup.manifest import IDENTITY_FILE, SECRET_FILE, DamagedManifest, digest_of, length_of
 from vaultaire.backup.place import BackupError, ItemMissing
+from vaultaire.errors import UNFINISHED_RESTORE
 from vaultaire.store import FOLDERS, TABLES, sync_directory
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from vaultaire.backup.manifest import Destination, Manifest, Piece
     from vaultaire.backup.place import Place
-
-MARKER: Final = "restore-unfinished"
 
 
 @dataclass(slots=True)
@@ -93,7 +92,7 @@ def _choose(place: Place, number: int | None) -> tuple[Manifest, str]:
 def _prepare(directory: Path, allowed: set[str]) -> None:
     """Make the folders, or take over those of an unfinished restore."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    marker = directory / MARKER
+    marker = directory / UNFINISHED_RESTORE
     strangers = sorted({p.name for p in directory.iterdir()} - allowed)
     if strangers and (directory / IDENTITY_FILE).exists():
         raise BackupError(f"{directory} is a store already; name a new or an empty directory with --data")
@@ -227,7 +226,7 @@ class _Run:
             file.flush()
             os.fsync(file.fileno())
         # The marker goes first: beside a store it would one day let a restore empty that.
-        (self._directory / MARKER).unlink()
+        (self._directory / UNFINISHED_RESTORE).unlink()
         sync_directory(self._directory)
         draft.rename(self._directory / IDENTITY_FILE)
         sync_directory(self._directory)
