@@ -236,9 +236,7 @@ class LmdbKv:
         since = newest.position.segment if newest is not None else 0
         journal = self._directory / "journal"
         if newest is None and not segment_path(journal, ORIGIN.segment).exists():
-            return (
-                True  # all checkpoints are lost, and the journal was cut by them: LMDB is the only copy now
-            )
+            return True  # all checkpoints are lost, and the journal was cut: LMDB is the only copy now
         grown = sum(
             _bytes(segment_path(journal, first)) for first in list_segments(journal) if first >= since
         )

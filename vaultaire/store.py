@@ -162,11 +162,16 @@ class Store:
         """
         with self.kv.snapshot() as reader:
             rows = dict(iterate_packs(reader))
-        left = {writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN}
+        left = {
+            writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN and not row.damaged
+        }
         left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
         run = self.directory / "run"
         for writer in sorted(left - RunFiles(run).writers()):
-            (run / f"lost-{writer:08x}").touch(mode=0o600)
+            with suppress(
+                OSError
+            ):  # a full disk: packs can be read as they are, and the next start tries again
+                (run / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""
