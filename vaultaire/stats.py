@@ -3,7 +3,7 @@
 * `objects`, `logical_bytes`: number and sizes of all versions, whether current or not, without delete markers.
 * `unique_bytes`: raw bytes of placed chunks, plus objects kept inline.
 * `stored_bytes`: written (not preallocated) bytes of packs, plus LMDB pages in use.
-* `overhead_bytes`: journal and checkpoints; shown apart, never hidden, never in the ratios.
+* `overhead_bytes`: journal, checkpoints and reserve; shown apart, never hidden, never in the ratios.
 * `dedup_ratio` = logical / unique; `compression_ratio` = unique / stored. Their product is logical / stored.
 
 For the whole store these are counters kept in the commits. `unique_bytes` of one bucket needs a walk over its
@@ -67,7 +67,7 @@ def collect(store: Store) -> StoreStatistics:
         logical_bytes=names.logical_bytes,
         unique_bytes=chunks.unique_bytes + names.inline_bytes,
         stored_bytes=chunks.pack_bytes + engine.used_bytes,
-        overhead_bytes=engine.journal_bytes + engine.checkpoint_bytes,
+        overhead_bytes=engine.journal_bytes + engine.checkpoint_bytes + store.space.probe().reserve,
         chunks=chunks.chunks,
         packs=chunks.packs,
         buckets=buckets,
