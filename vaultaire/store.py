@@ -134,8 +134,9 @@ class Store:
             except (MapFull, OSError) as error:
                 if isinstance(error, OSError) and error.errno not in NO_ROOM:
                     raise
-                # Not a byte for this process's own rows and run file: it can serve what is there all the same.
-                log.critical("%s", kv.make_read_only(f"{FULL}{error}", only_here=True), exc_info=error)
+                # Not a byte for this process's own rows and run file, with the reserve used up: it can serve what is
+                # there, unknown to collection, hence only while nobody collects.
+                log.critical("%s", kv.make_read_only(f"{FULL}{error}"))
         return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
 
     def adopt_dead_writers(self) -> list[int]:
