@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
-from cas.errors import UnsupportedFormat
+from cas.errors import NoSpace, UnsupportedFormat
 from cas.packs import LocalPacks
 from cas.store import ChunkStore
 from index.fileops import NO_ROOM
@@ -128,15 +128,17 @@ class Store:
         if kv.read_only_reason() is None:
             try:
                 store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind, space)
-                store.adopt_dead_writers()
-                space.restore()
-                return store
             except (MapFull, OSError) as error:
                 if isinstance(error, OSError) and error.errno not in NO_ROOM:
                     raise
                 # Not a byte for this process's own rows and run file, with the reserve used up: it can serve what is
                 # there, unknown to collection, hence only while nobody collects.
                 log.critical("%s", kv.make_read_only(f"{FULL}{error}"))
+            else:
+                with suppress(MapFull, NoSpace):  # they are left to maintenance
+                    store.adopt_dead_writers()
+                space.restore()
+                return store
         return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
 
     def adopt_dead_writers(self) -> list[int]:
