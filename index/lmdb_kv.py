@@ -215,12 +215,9 @@ class LmdbKv:
         """
         return self._committer.poison(reason)
 
-    def make_read_only(self, reason: str, *, only_here: bool = False) -> StoreReadOnly:
-        """Forbid every further commit, in all processes (or `only_here`); reading goes on. Returns what to raise.
-
-        Never raises.
-        """
-        return self._committer.make_read_only(reason, only_here=only_here)
+    def make_read_only(self, reason: str) -> StoreReadOnly:
+        """Forbid every further commit, in all processes; reading goes on. Returns what to raise. Never raises."""
+        return self._committer.make_read_only(reason)
 
     def read_only_reason(self) -> str | None:
         """Why nothing can be committed any more; None: it can. Cheap; any thread."""

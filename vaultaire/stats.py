@@ -3,7 +3,7 @@
 * `objects`, `logical_bytes`: number and sizes of all versions, whether current or not, without delete markers.
 * `unique_bytes`: raw bytes of placed chunks, plus objects kept inline.
 * `stored_bytes`: written (not preallocated) bytes of packs, plus LMDB pages in use.
-* `overhead_bytes`: journal, checkpoints and parity; shown apart, never hidden, never in the ratios.
+* `overhead_bytes`: journal, checkpoints, parity and reserve; shown apart, never hidden, never in the ratios.
 * `dedup_ratio` = logical / unique; `compression_ratio` = unique / stored. Their product is logical / stored.
 
 For the whole store these are counters kept in the commits. Of one bucket, `objects` and `logical_bytes` are; the rest
@@ -91,7 +91,10 @@ def collect(store: Store, *, walk: bool = False) -> StoreStatistics:
         logical_bytes=names.logical_bytes,
         unique_bytes=chunks.unique_bytes + names.inline_bytes,
         stored_bytes=chunks.pack_bytes + engine.used_bytes,
-        overhead_bytes=engine.journal_bytes + engine.checkpoint_bytes + sidecar_bytes(store),
+        overhead_bytes=engine.journal_bytes
+        + engine.checkpoint_bytes
+        + sidecar_bytes(store)
+        + store.space.probe().reserve,
         chunks=chunks.chunks,
         packs=chunks.packs,
         buckets=tuple(

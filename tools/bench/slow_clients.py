@@ -1,4 +1,4 @@
-"""`python -m tools.bench.slow_clients [--clients 1000] [--tls]`: what a crowd of slow clients costs a normal one.
+"""`python -m tools.bench.slow_clients [--clients 1000]`: what a crowd of slow clients costs a normal one.
 
 One worker. A normal client uploads and downloads objects of 64 KiB, first alone, then beside as many slow uploads and
 as many slow downloads; each figure is the median of rounds, and what counts is the ratio within this one run. Prints
@@ -21,8 +21,8 @@ from tests.s3.wire import Caller
 MIB = 1 << 20
 BUCKET = "crowd"
 BODY_BYTES = 64 << 10
-REQUESTS = 200
-ROUNDS = 5
+REQUESTS = 100
+ROUNDS = 3
 
 
 def percentile(values: list[float], share: float) -> float:

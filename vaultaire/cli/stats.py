@@ -91,7 +91,7 @@ def summary(figures: StoreStatistics) -> list[Line]:
             f"stored     {binary_size(figures.stored_bytes)}, compression x{figures.compression_ratio:.2f}",
             "bold",
         ),
-        (f"overhead   {binary_size(figures.overhead_bytes)}, journal, checkpoints and parity", "dim"),
+        (f"overhead   {binary_size(figures.overhead_bytes)}, journal, checkpoints, parity, reserve", "dim"),
     ]
 
 
