@@ -97,7 +97,7 @@ class Checkpoint:
             position = Position(content["sequence"], content["segment"], content["offset"], chain)
             store_id = bytes.fromhex(content["store_id"])
             return cls(path, store_id, position, content["length"], content["blake3"], content["created_ms"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptCheckpoint(f"{path.with_suffix('.json')}: {error}") from error
 
 

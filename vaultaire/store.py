@@ -271,7 +271,7 @@ def read_identity(directory: Path) -> Identity:
         raise StoreError(
             f"{directory}: {error}; use the version of Vaultaire that made it, or a newer one"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup, or have it made "
             "from the packs: vaultaire rebuild --identity-from-packs"

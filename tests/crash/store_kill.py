@@ -146,6 +146,8 @@ class History:
             while not done.is_set():
                 workload.collect(store)
                 said("collected")
+                workload.protect(store)
+                said("protected")
 
         def work() -> None:
             try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+import cas.erasure  # the store imports it late: here it must be there before children are forked
 import cas.packs
 import vaultaire.store
 from cas import gc
@@ -42,6 +43,7 @@ from tests.crash import model
 from tests.crash.model import Body, OpenUpload, State, Version
 from vaultaire.collection import Collector
 from vaultaire.errors import StoreError
+from vaultaire.parity import Parity
 from vaultaire.reading import read_all
 
 if TYPE_CHECKING:
@@ -315,6 +317,10 @@ class Worker:
             job = self.rng.choice(self.care)
             self._do(model.Nothing(), lambda: job(self.store))
 
+    def take_all_care(self) -> None:
+        for job in self.care:
+            self._do(model.Nothing(), lambda job=job: job(self.store))  # type: ignore[misc]  # bound now
+
     # How
 
     def _do(self, operation: Operation, work: Callable[[], object]) -> None:
@@ -537,4 +543,11 @@ def collect(store: Store) -> None:
         collector.run()
 
 
-CARE: tuple[Callable[[Store], object], ...] = (write_checkpoint, seal_packs, collect)
+def protect(store: Store) -> None:
+    """A parity sidecar for every sealed pack that has none; damaged packs are mended."""
+    parity = Parity(store)
+    while parity.run_slice(60.0):
+        pass
+
+
+CARE: tuple[Callable[[Store], object], ...] = (write_checkpoint, seal_packs, collect, protect)

@@ -86,9 +86,10 @@ def test_a_directory_that_holds_something_else_is_not_filled_with_a_store(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_a_damaged_identity_is_refused_with_a_message(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 50_000])
+def test_a_damaged_identity_is_refused_with_a_message(tmp_path, text):
     open_store(tmp_path / "s", create=True).close()
-    (tmp_path / "s" / "store.json").write_text("{")
+    (tmp_path / "s" / "store.json").write_text(text)
     with pytest.raises(StoreError, match=r"store\.json"):
         open_store(tmp_path / "s")
 

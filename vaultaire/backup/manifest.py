@@ -140,7 +140,7 @@ class Manifest:
                 files=files,
                 damaged=dict(content["damaged"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DamagedManifest(f"{where}: {error}") from error
 
 
@@ -189,12 +189,10 @@ def _verify(data: bytes, where: str) -> dict[str, Any]:
             raise ValueError("its checksum does not match")
         if content["format"] != FORMAT:
             raise ValueError("it is no Vaultaire backup")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedManifest(f"{where} is damaged ({error})") from error
-    if content["version"] != VERSION:
-        raise BackupError(
-            f"{where} is of version {content['version']}: use the Vaultaire that wrote it, or a newer one"
-        )
+    if (version := content.get("version")) != VERSION:
+        raise BackupError(f"{where} is of version {version}: use the Vaultaire that wrote it, or a newer one")
     return dict(content)
 
 

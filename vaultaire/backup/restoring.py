@@ -151,7 +151,7 @@ class _Run:
         identity = b"".join(map(self._fetch, self._manifest.files.get(IDENTITY_FILE, ())))
         try:
             return Identity.from_json(json.loads(identity))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BackupError(f"{self._place.url}: the backup holds no identity ({error})") from error
 
     def _remove_strangers(self) -> None:
