@@ -11,7 +11,7 @@ import bisect
 import errno
 import marshal
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import lmdb
 
@@ -120,7 +120,7 @@ class Environment:
         self.node = node
         self._map_size = map_size
 
-    def __enter__(self) -> Environment:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -179,7 +179,7 @@ class Transaction:
         self.tables: State = dict(parent.tables if parent is not None else env.file.newest)
         self._owned: set[str] = set()
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -270,7 +270,7 @@ class Cursor:
         self._values = values
         self._at = 0
 
-    def __enter__(self) -> Cursor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
