@@ -32,6 +32,7 @@ import vaultaire.store
 from cas.catalog import iterate_packs
 from cas.chunk import Identity
 from cas.errors import CorruptChunk, CorruptManifest, CorruptPack, CorruptRow, MissingChunk, MissingPack
+from cas.manifest import Manifest
 from cas.store import ChunkStore
 from index.environment import Tuning
 from index.kv import CorruptJournal, CorruptValue, StorePoisoned
@@ -47,6 +48,8 @@ from vaultaire.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from index.recovery import RecoveryReport
 
 
 MODULES = ("cas.", "index.", "vaultaire.", "tests.crash.workload")
@@ -65,6 +68,9 @@ DAMAGE = (
 SIZES = (0, 700, 4_097, 6_000, 12_000, 25_000)
 SIZE_WEIGHTS = (1, 3, 2, 5, 3, 1)
 PACK_TARGET_BYTES = 30_000
+BODIES = 12
+WINDOW_BYTES = 5_000
+KEYS = 1  # per client and bucket
 EXTENT_BYTES = 4_096
 SEGMENT_BYTES = 8_000
 TUNING = Tuning(
@@ -74,12 +80,27 @@ TUNING = Tuning(
     checkpoint_least_bytes=4_000,
     monotonic=lambda: 0.0,
 )
+DAWDLING_TURNS = (0, 0, 0, 10, 100, 500)
 MANY = 20  # deaths in a row while the store is opened
+
+
+def body_of(rng: random.Random, size: int) -> bytes:
+    """Mostly one of a few: what was deleted is soon uploaded again, while collection is at it."""
+    if rng.random() < 0.7:
+        return _body(rng.randrange(BODIES))
+    return rng.randbytes(size)
+
+
+@functools.cache
+def _body(number: int) -> bytes:
+    rng = random.Random(number)
+    return rng.randbytes(rng.randrange(4_500, 20_000))
 
 
 def shrink() -> None:
     """Once per process: as `workload.shrink`, smaller still."""
-    workload.SIZES, workload.SIZE_WEIGHTS = SIZES, SIZE_WEIGHTS
+    workload.SIZES, workload.SIZE_WEIGHTS, workload.KEYS = SIZES, SIZE_WEIGHTS, KEYS
+    workload.body_of = body_of
     workload.PACK_TARGET_BYTES = PACK_TARGET_BYTES
     workload.one_thread()
     names: Any = vaultaire.store
@@ -90,7 +111,14 @@ def shrink() -> None:
             directory, **given, **options, segment_bytes=SEGMENT_BYTES, tuning=workload.TUNING
         )
     )
-    names.recover = lambda directory, **given: recover(directory, **given, **options, tuning=workload.TUNING)
+
+    def recover_small(directory: Any, **given: Any) -> RecoveryReport:
+        report: RecoveryReport = recover(directory, **given, **options, tuning=workload.TUNING)
+        if "older than the journal" in report.reason:
+            raise Wrong(f"a gap between LMDB and the journal: {report.reason}")
+        return report
+
+    names.recover = recover_small
     names.ChunkStore = functools.partial(ChunkStore, pack_target_bytes=PACK_TARGET_BYTES)
     packs: Any = cas.packs
     packs.FIRST_EXTENT_BYTES = EXTENT_BYTES
@@ -100,6 +128,28 @@ def shrink() -> None:
 
 class Wrong(Exception):
     """A finding."""
+
+
+class SlowWorker(workload.Worker):
+    """A client that may take long between the last byte of its upload and its commit."""
+
+    kernel: Kernel
+
+    def step(self) -> None:
+        """Deletes more than others do, so that there is something to collect."""
+        if self.rng.random() < 0.3:
+            self.rng.choice((self.delete, self.delete_version, self.delete_version, self.abort))()
+        else:
+            super().step()
+
+    def _commit(self, fn: Callable[[Any], Any], publications: Any = ()) -> Any:
+        dawdle(self.kernel, self.rng)
+        return super()._commit(fn, publications)
+
+
+def dawdle(kernel: Kernel, rng: random.Random) -> None:
+    for _ in range(rng.choice(DAWDLING_TURNS)):
+        kernel.pause()
 
 
 @dataclass(slots=True)
@@ -231,7 +281,7 @@ class Simulation:
             self._start_process("maintenance", [self._maintenance])
         if self.faulty:
             self._schedule_faults()
-        self._schedule_death(1500)
+        self._schedule_death(self.rng.choice((1_000, 5_000)))
         self.kernel.run()
         self.kernel.dies_at = NEVER
 
@@ -285,21 +335,27 @@ class Simulation:
     def _client(self, name: str) -> Callable[[Store, random.Random], None]:
         def run(store: Store, rng: random.Random) -> None:
             state = self.knowledge.states[name]
-            worker = workload.Worker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
+            worker = SlowWorker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
+            worker.kernel = self.kernel
             for _ in range(rng.randrange(4, 15)):
                 if self.poisoned or self.finding is not None:
                     return
                 worker.step()
+                if rng.random() < 0.3:
+                    store.chunks.seal_idle(self.kernel.now + 1e6)
                 self.kernel.pause()
 
         return run
 
     def _maintenance(self, store: Store, rng: random.Random) -> None:
-        for _ in range(rng.randrange(1, 4)):
+        for _ in range(rng.randrange(2, 7)):
+            dawdle(self.kernel, rng)
             if self.poisoned:
                 return
             store.adopt_dead_writers()
             store.chunks.seal_idle(self.kernel.now + 1e6)
+            if rng.random() < 0.5:
+                store.kv.write_checkpoint()
             collect(store, self._between_steps)
 
     def _between_steps(self) -> None:
@@ -308,14 +364,25 @@ class Simulation:
         self.kernel.pause()
 
     def _reader(self, store: Store, rng: random.Random) -> None:
-        """Reads what anybody has written, while it is replaced and collected."""
+        """Slowly reads what anybody has written, while it is replaced and collected."""
         for _ in range(rng.randrange(6)):
             self.kernel.pause()
             with store.operation():
                 with store.kv.snapshot() as reader:
                     listed = list_objects(reader, workload._bucket(reader, "plain")).entries
                 if listed:
-                    workload._body(store, ObjectRecord.decode(rng.choice(listed)[1]))
+                    self._read(store, ObjectRecord.decode(rng.choice(listed)[1]), rng)
+
+    def _read(self, store: Store, record: ObjectRecord, rng: random.Random) -> None:
+        data = record.inline or b""
+        if record.manifest is not None:
+            pieces = []
+            for spans in store.chunks.windows(Manifest.decode(record.manifest), 0, record.size, WINDOW_BYTES):
+                dawdle(self.kernel, rng)
+                pieces += store.chunks.read(spans)
+            data = b"".join(pieces)
+        if workload.digest(data).digest.hex() != record.etag[:32]:
+            raise Wrong("a reader got other bytes")
 
     def _hear(self, *message: Any) -> None:
         self.knowledge.hear(message)
@@ -356,7 +423,7 @@ def main() -> int:
     began, cpu, totals, findings, last = (
         time.monotonic(),
         time.process_time(),
-        [0, 0, 0, 0],
+        [0] * 5,
         0,
         seeds.start - 1,
     )
@@ -366,10 +433,8 @@ def main() -> int:
         simulation = simulate(seed)
         last = seed
         counts = (
-            simulation.kernel.calls,
-            simulation.deaths,
-            simulation.cuts,
-            simulation.knowledge.acknowledged,
+            *(simulation.kernel.calls, simulation.deaths, simulation.cuts),
+            *(simulation.knowledge.acknowledged, simulation.kernel.removed_packs),
         )
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         if simulation.finding is not None:
@@ -380,7 +445,7 @@ def main() -> int:
         if seed % 50 == 49:
             gc.collect()
     done = range(seeds.start, last + 1)
-    counts = f"{len(done):,} seeds, {totals[1]:,} kills, {totals[2]:,} cuts, {totals[3]:,} acknowledged, {totals[0]:,} system calls"
+    counts = f"{len(done):,} seeds, {totals[1]:,} kills, {totals[2]:,} cuts, {totals[3]:,} acknowledged, {totals[4]:,} packs removed, {totals[0]:,} system calls"
     each = (time.process_time() - cpu) / max(len(done), 1) * 1000
     print(f"{counts}, {findings} findings; {each:.1f} ms of CPU per seed")
     if options.record and done:
