@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cas.chunk import ChunkId, Identity
     from cas.manifest import Node
     from cas.marking import Bits
-    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, T, Transaction
+    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, T
 
 __all__ = ["Adoption", "CasStatistics", "ChunkStore", "Composition", "Ingest", "Publication", "Span"]
 
