@@ -111,6 +111,10 @@ class RunFiles:
         values = [_shown(path) for path in _run_files(self._directory)]
         return min((value for value in values if value != IDLE), default=None)
 
+    def writers(self) -> frozenset[int]:
+        """Numbers of the processes that live, or whose packs nobody has adopted yet."""
+        return frozenset([_writer_of(path) for path in _run_files(self._directory)])
+
 
 def _shown(path: Path) -> int:
     """What a run file says; IDLE if its owner is gone."""

@@ -122,3 +122,4 @@ def test_a_process_that_is_gone_is_not_waited_for(tmp_path, clock):
     (tmp_path / "collector.lock").touch()
     (tmp_path / "poisoned").touch()
     assert RunFiles(tmp_path).oldest() is None
+    assert RunFiles(tmp_path).writers() == {1}
