@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cas.packs
-from cas.errors import NoSpace, PackUnreadable
+from cas.errors import MissingPack, NoSpace, PackUnreadable
 from cas.packs import BLOCK_BYTES, FIRST_EXTENT_BYTES, LARGEST_EXTENT_BYTES, LocalPacks, plan_extent
 
 PACK = 0x00000007_00000A01
@@ -202,3 +202,19 @@ def test_strange_files_are_no_packs(tmp_path):
     (tmp_path / "ab" / "readme.pack").write_text("x")
     place.create(PACK).close()
     assert list(place.packs()) == [PACK]
+
+
+def test_a_file_that_another_process_removed_is_let_go(tmp_path):
+    place, other = LocalPacks(tmp_path), LocalPacks(tmp_path)
+    for pack in (PACK, PACK + 1):
+        writer = place.create(pack)
+        writer.write(0, [b"bytes"])
+        writer.close()
+        place.read(pack, [(0, 5)])
+    other.remove(PACK)
+    assert place.read(PACK, [(0, 5)]) == [b"bytes"]  # its space is not free yet
+    place.close_removed()
+    with pytest.raises(MissingPack):
+        place.read(PACK, [(0, 5)])
+    assert place.read(PACK + 1, [(0, 5)]) == [b"bytes"]
+    place.close()
