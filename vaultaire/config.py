@@ -28,8 +28,8 @@ class ServeConfig:
     head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
     grace_seconds: float = 10.0  # from SIGTERM to exit
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
-    scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
+    scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
 
     @property
     def tls(self) -> bool:

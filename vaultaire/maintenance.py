@@ -21,9 +21,10 @@ from index.errors import NamesError
 from index.kv import KvError, StorePoisoned
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
+from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
-from vaultaire.scrub import DEFAULT_DAYS, Scrub
+from vaultaire.scrub import Scrub
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -49,11 +50,12 @@ class Chore:
     due: float = 0.0
 
 
-def chores(store: Store, *, scrub_days: float = DEFAULT_DAYS) -> list[Chore]:
-    """All of them, in the order in which one round does them. `scrub_days` 0: packs are not scrubbed."""
+def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
+    """All of them, in the order in which one round does them."""
+    config = config or ServeConfig(store.directory)
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
-    scrub = Scrub(store, days=scrub_days)
-    scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if scrub_days else []
+    scrub = Scrub(store, days=config.scrub_days)
+    scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
     return [
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
@@ -74,7 +76,7 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            all_chores = chores(store, scrub_days=orders.config.scrub_days)
+            all_chores = chores(store, orders.config)
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
                 run_due(all_chores, time.monotonic(), stop.is_set)

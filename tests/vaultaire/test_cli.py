@@ -254,9 +254,11 @@ def test_every_option_reaches_the_supervisor(served, data):
         *("serve", "--data", data, "--listen", "[::1]:0", "--workers", 3, "--stall-timeout", "5"),
         *("--head-timeout", "2s", "--grace", "1500ms", "--memory-budget", "64MiB"),
         *("--domain", "S3.Example.org.", "--domain", "localhost", "--domain", "localhost"),
+        *("--scrub-days", "0"),
     )
+    domains = ("s3.example.org", "localhost")
     assert served.configs == [
-        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, ("s3.example.org", "localhost")),
+        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, domains, scrub_days=0.0),
     ]
 
 
@@ -270,11 +272,14 @@ def test_every_option_is_also_an_environment_variable(served, data):
         "VAULTAIRE_GRACE": "3",
         "VAULTAIRE_MEMORY_BUDGET": "100MiB",
         "VAULTAIRE_DOMAIN": "a.example b.example",
+        "VAULTAIRE_SCRUB_DAYS": "30",
     }
     vaultaire("serve", env=settings)
     domains = ("a.example", "b.example")
     assert served.configs == [
-        ServeConfig(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB, domains)
+        ServeConfig(
+            data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB, domains, scrub_days=30.0
+        )
     ]
 
 
@@ -641,6 +646,7 @@ def test_stats_name_every_bucket():
         ["env"],
         ["stats"],
         ["lifecycle", "run"],
+        ["verify"],
     ],
     ids=" ".join,
 )

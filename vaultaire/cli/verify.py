@@ -19,10 +19,11 @@ from vaultaire.cli.options import data_option
 from vaultaire.cli.output import binary_size, own_command, print_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vaultaire.cli.output import Line
-    from vaultaire.findings import Finding, Report
+    from vaultaire.findings import Affected, Finding, Report
     from vaultaire.store import Store
 
 _REFRESH_SECONDS: Final = 0.25
@@ -96,7 +97,8 @@ def summary(report: Report, repair: str) -> list[Line]:
         lines += _shown(finding)
     if count > _SHOWN_FINDINGS:
         lines.append((f"  and {count - _SHOWN_FINDINGS:,} more; see them with --json", "dim"))
-    return [*lines, ("", ""), *_losses(report), ("", ""), *_next_steps(report, repair)]
+    affected = report.affected
+    return [*lines, ("", ""), *_losses(affected), ("", ""), *_next_steps(report, bool(affected), repair)]
 
 
 def _checked(report: Report) -> str:
@@ -117,8 +119,7 @@ def _shown(finding: Finding) -> list[Line]:
     return lines
 
 
-def _losses(report: Report) -> list[Line]:
-    affected = report.affected
+def _losses(affected: Sequence[Affected]) -> list[Line]:
     if not affected:
         return [("Every object can still be read.", "")]
     what = "version is" if len(affected) == 1 else "versions are"
@@ -129,10 +130,10 @@ def _losses(report: Report) -> list[Line]:
     return lines
 
 
-def _next_steps(report: Report, repair: str) -> list[Line]:
+def _next_steps(report: Report, losses: bool, repair: str) -> list[Line]:
     kinds = {finding.kind for finding in report.findings}
     lines: list[Line] = [("Next:", "bold")]
-    if kinds & _METADATA:
+    if kinds & _METADATA and not kinds & _TRUTH:
         lines.append(
             ("  stop the server, remove the folder meta and start it: it is rebuilt from the journal", "")
         )
@@ -145,7 +146,7 @@ def _next_steps(report: Report, repair: str) -> list[Line]:
         )
     if kinds - _METADATA - _TRUTH:
         lines.append((f"  {repair}", ""))
-    if report.affected:
+    if losses:
         lines.append(
             ("  or upload the affected objects again: a chunk that comes again heals its copies", "dim")
         )
