@@ -37,6 +37,7 @@ from vaultaire import access, head, runfile
 from vaultaire.backup import manifest as backup
 from vaultaire.chunked import ChunkedDecoder, ChunkedError
 from vaultaire.cli.endpoint import read_endpoint
+from vaultaire.errors import StoreError
 from vaultaire.s3 import (
     acl,
     addressing,
@@ -61,9 +62,10 @@ from vaultaire.s3 import (
     xml_requests,
 )
 from vaultaire.s3.errors import S3Error
+from vaultaire.secret_key import SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CORPUS = Path(__file__).with_name("corpus")
 PACK = 0x0000_0001_0000_0001
@@ -428,8 +430,10 @@ def take_rows(data: bytes) -> None:
     seeds = environment.crc_seeds("idx.objects")
     _allow(KvError, lambda: environment.unwrap("idx.objects", seeds, b"k", data))
     assert keys.unescape(keys.escape(data)) == data
-    _allow((access.AccessError,), lambda: access._decode_head("AKIA", data))
     reader: Any = _OneRow(data)
+    keyring = access.Keyring(Path("nowhere"), SecretKey(bytes(32)))
+    _allow(StoreError, lambda: keyring.lookup(reader, "AKIA"))
+    _allow(StoreError, lambda: list(keyring.list_keys(reader)))
     read_endpoint(reader)
 
 
@@ -439,6 +443,9 @@ class _OneRow:
 
     def get(self, table: str, key: bytes) -> bytes:
         return self.value
+
+    def scan(self, table: str, *_: object, **__: object) -> Iterator[tuple[bytes, bytes]]:
+        yield b"AKIA", self.value
 
 
 def take_journal(data: bytes) -> None:
