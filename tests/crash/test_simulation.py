@@ -12,7 +12,7 @@ from tests.crash.results import REPOSITORY
 
 pytest.importorskip("greenlet")
 
-from tests.crash.sim import mutants  # noqa: E402  # the kernel needs greenlet
+from tests.crash.sim import mutants  # the kernel needs greenlet
 
 
 def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:
