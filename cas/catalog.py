@@ -47,6 +47,7 @@ _GONE_END: Final = b"gone0"
 # --- placements -------------------------------------------------------------------------------------------------
 
 _PLACEMENT: Final = struct.Struct(">BQIHIIII")
+_PLACE: Final = struct.Struct(">xQ14xII")  # the same bytes
 _PLACEMENT_VERSION: Final = 0x10  # high nibble; flags in the low one
 _HAS_BASES: Final = 0x01
 _IS_RAW: Final = 0x02
@@ -118,11 +119,11 @@ def decode_placement(chunk: bytes, row: bytes) -> Placement:
 
 
 def place_of(chunk: bytes, row: bytes) -> tuple[int, int, int]:
-    """(pack, ordinal, raw length): what marking needs, at half the price. Raises as `decode_placement`."""
+    """(pack, raw length, ordinal): what marking needs, at half the price. Raises as `decode_placement`."""
     if len(row) != _PLACEMENT.size or row[0] not in _PLACEMENT_HEADS:
         decode_placement(chunk, row)
-    _, pack, _, _, _, _, length, ordinal = _PLACEMENT.unpack(row)
-    return pack, ordinal, length
+    place: tuple[int, int, int] = _PLACE.unpack(row)
+    return place
 
 
 def pack_of(row: bytes) -> int:

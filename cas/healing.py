@@ -105,7 +105,7 @@ class Healer:
 
 
 def queue_damaged_pack(kv: OrderedMap, pack: int) -> bool:
-    """Damage was seen in `pack`, by whoever: let it be mended. False if that is known, or no parity can help."""
+    """Damage was seen in `pack`, by whoever: let it be mended. False if that is known, or the pack gone."""
     with kv.snapshot() as reader:
         row = get_pack(reader, pack)
         if row is None or pack in packs_to_mend(reader):

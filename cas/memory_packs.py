@@ -27,10 +27,9 @@ class MemoryPacks:
         self.capacity: int | None = None  # bytes of all packs together
         self.failing_syncs: set[int] = set()  # packs whose syncs fail from now on
         self.failing_writes: set[int] = set()
+        self.forgetful: set[int] = set()  # packs whose writes succeed and change nothing
         self.unreadable: set[int] = set()
-        self.bad_sectors: set[tuple[int, int]] = (
-            set()
-        )  # (pack, offset): a read that meets it fails, a write heals it
+        self.bad_sectors: set[tuple[int, int]] = set()  # (pack, offset): reads fail, a write heals it
         self.sidecars = MemorySidecars()
         self.sync_ends_pack = False  # as an object store: what was synced cannot grow
         self.syncs = 0
@@ -124,6 +123,8 @@ class MemoryPackWriter:
     def write(self, offset: int, parts: Sequence[Buffer]) -> None:
         if self._pack in self._place.failing_writes:
             raise OSError(errno.EIO, "injected")
+        if self._pack in self._place.forgetful:
+            return
         data = b"".join(parts)
         with self._place._lock:
             written = range(offset, offset + len(data))
@@ -156,11 +157,8 @@ class MemorySidecars:
 
     def __init__(self) -> None:
         self.files: dict[int, bytearray] = {}
-        self.failing_puts = False
 
     def put(self, pack: int, data: bytes) -> None:
-        if self.failing_puts:
-            raise OSError(errno.EIO, "injected")
         self.files[pack] = bytearray(data)
 
     def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -13,6 +13,7 @@ Memory: the pack (64 MiB as a rule).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -85,8 +86,7 @@ def mend_pack(
     if row.footerless:
         return Mended(pack, lost=_ranges(sidecar, lost), unwritten_blocks=len(mended))
     if writable and not dry_run:
-        starts = [sidecar.geometry.block(number) for number in writable]
-        place.rewrite(pack, [(start, bytes(image[start : start + length])) for start, length in starts])
+        _write(recovery, place, sidecar, image, writable)
     replaced = ""
     if not lost and not (sidecar.sound and recovery.parity_is_sound(sidecar)):
         replaced = _put_sidecar(recovery, pack, row, percent, "replaced", dry_run=dry_run)
@@ -120,6 +120,18 @@ def _restore(recovery: Recovery, sidecar: Sidecar) -> tuple[bytearray, list[int]
         start, length = g.block(number)
         image[start : start + length] = block
     return image, sorted(bad.difference(mended)), sorted(mended)
+
+
+def _write(
+    recovery: Recovery, place: MendablePlace, sidecar: Sidecar, image: bytearray, blocks: Sequence[int]
+) -> None:
+    """Overwrite these blocks, and see that the device keeps them."""
+    ranges = [sidecar.geometry.block(number) for number in blocks]
+    place.rewrite(sidecar.pack, [(start, bytes(image[start : start + length])) for start, length in ranges])
+    place.drop_cached(sidecar.pack)
+    kept = recovery.read_blocks(sidecar, blocks)
+    if None in kept.values():
+        raise OSError(errno.EIO, f"the device does not keep what is written to pack {sidecar.pack:016x}")
 
 
 class _Image(Mapping[int, bytes | None]):

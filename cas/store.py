@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cas.chunk import Identity
     from cas.manifest import Node
     from cas.marking import Bits
-    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, Sidecars, T, Transaction
+    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, Sidecars, T
 
 __all__ = ["Adoption", "CasStatistics", "ChunkStore", "Composition", "Ingest", "Publication", "Span"]
 
@@ -242,14 +242,16 @@ class ChunkStore:
         return adopt(self._kv, self._packs, dead_writer)
 
     def _settle_ended(self) -> None:
-        steps = self._appender.ended()
-        if steps:
-
-            def write(txn: Transaction) -> None:
-                publish(txn, {}, (), steps)
-
-            self._kv.commit(write)
-            self._appender.settle(steps)
+        # An operation like any other: another thread may settle the same packs meanwhile, and collection remove them.
+        token = self._operations.begin() if self._operations is not None else 0
+        try:
+            steps = self._appender.ended()
+            if steps:
+                self._kv.commit(lambda txn: publish(txn, {}, (), steps))
+                self._appender.settle(steps)
+        finally:
+            if self._operations is not None:
+                self._operations.end(token)
 
     # --- nodes --------------------------------------------------------------------------------------------------
 

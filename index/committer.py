@@ -256,13 +256,12 @@ class Committer:
             f"the metadata store is poisoned: {self._poison_reason}; restart all its processes"
         )
 
-    def make_read_only(self, reason: str, *, only_here: bool = False) -> StoreReadOnly:
+    def make_read_only(self, reason: str) -> StoreReadOnly:
         """Forbid every further commit, in all processes. Returns what to raise; never raises, as `poison`."""
         if self._readonly_reason is None:
             self._readonly_reason = reason
-            if not only_here:
-                with suppress(OSError):
-                    set_readonly(self._directory, reason)
+            with suppress(OSError):
+                set_readonly(self._directory, reason)
         return StoreReadOnly(self._readonly_reason)
 
     def read_only_reason(self) -> str | None:

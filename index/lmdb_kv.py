@@ -215,12 +215,9 @@ class LmdbKv:
         """
         return self._committer.poison(reason)
 
-    def make_read_only(self, reason: str, *, only_here: bool = False) -> StoreReadOnly:
-        """Forbid every further commit, in all processes (or `only_here`); reading goes on. Returns what to raise.
-
-        Never raises.
-        """
-        return self._committer.make_read_only(reason, only_here=only_here)
+    def make_read_only(self, reason: str) -> StoreReadOnly:
+        """Forbid every further commit, in all processes; reading goes on. Returns what to raise. Never raises."""
+        return self._committer.make_read_only(reason)
 
     def read_only_reason(self) -> str | None:
         """Why nothing can be committed any more; None: it can. Cheap; any thread."""
@@ -236,9 +233,7 @@ class LmdbKv:
         since = newest.position.segment if newest is not None else 0
         journal = self._directory / "journal"
         if newest is None and not segment_path(journal, ORIGIN.segment).exists():
-            return (
-                True  # all checkpoints are lost, and the journal was cut by them: LMDB is the only copy now
-            )
+            return True  # all checkpoints are lost, and the journal was cut: LMDB is the only copy now
         grown = sum(
             _bytes(segment_path(journal, first)) for first in list_segments(journal) if first >= since
         )

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GUARANTEED_BYTES = 64 << 10
+GUARANTEED_BYTES = 32 << 10
 CROWDED_STREAMS = 8  # with more than these every stream works in smaller pieces
-STREAM_BYTES: Final = (
-    32 << 10
-)  # what a stream costs beside its bytes: tasks, headers, buffers of the connection
+# What a stream costs beside its bytes: tasks, headers, buffers of the connection.
+STREAM_BYTES: Final = 48 << 10
 SLOW_BYTES_PER_SECOND: Final = 4 << 10
 PATIENCE_SECONDS: Final = 5.0
 

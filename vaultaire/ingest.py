@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
 
-from vaultaire.budget import GUARANTEED_BYTES
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
     from types import TracebackType
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 INLINE_MAX_BYTES = 4096
 MAX_BLOCK_BYTES = 4 << 20
 CROWDED_BLOCK_BYTES = 1 << 20
+FIRST_BLOCK_BYTES = 64 << 10  # also the least of any block while the budget has room
 HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
 SCARCE_BLOCK_BYTES = 16 << 10  # when the budget is short: every stream has a little more than this
 INGEST_BYTES = 256 << 10  # what an ingest holds between blocks: the chunker's tail and an unfinished frame
@@ -143,7 +142,7 @@ class Upload:
 
     async def receive(self, receive: Receive) -> None:
         """Take the whole body in. Raises ClientGone, BodyTooLarge, what the decoder raises, CasError."""
-        block = await self._next_block(receive, GUARANTEED_BYTES)
+        block = await self._next_block(receive, FIRST_BLOCK_BYTES)
         if not self._ended:
             await self._receive_large(receive, block)
             return
@@ -240,7 +239,7 @@ class Upload:
         if self._scarce:
             return SCARCE_BLOCK_BYTES
         return min(
-            max(last * 2, GUARANTEED_BYTES),
+            max(last * 2, FIRST_BLOCK_BYTES),
             CROWDED_BLOCK_BYTES if self._budget.crowded else MAX_BLOCK_BYTES,
         )
 
@@ -264,7 +263,7 @@ class Upload:
                 self._ended = True
                 self._lease.keep()
                 break
-            if self._arriving >= GUARANTEED_BYTES and not self._hold():
+            if self._arriving >= FIRST_BLOCK_BYTES and not self._hold():
                 break
         return [bytes(piece) for piece in pieces]  # no copy of what is bytes already
 

@@ -31,6 +31,7 @@ from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
 from vaultaire.parity import Parity, note_damage
 from vaultaire.scrub import Scrub
+from vaultaire.stale_uploads import StaleUploads
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -69,11 +70,13 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     parity = Parity(store)
     scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))
     scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
+    stale_uploads = StaleUploads(store.kv, config.upload_expiry_days)
     return [
         Chore("reserve", store.space.restore),
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
         Chore("lifecycle", lambda: clock.is_believable() and lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("uploads", lambda: clock.is_believable() and stale_uploads.run_slice()),
         Chore("packs", lambda: care_for_packs(store)),
         Chore("collection", lambda: collector.run_slice(COLLECTION_SECONDS)),
         Chore("parity", parity.run_slice),

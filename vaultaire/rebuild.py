@@ -35,7 +35,8 @@ from index.kv import CorruptJournal
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
 from index.recovery import rebuild as rebuild_metadata
 from index.salvage import assess, salvage
-from vaultaire.errors import NotAStore, StoreError
+from vaultaire.access import SETTINGS_TABLE
+from vaultaire.errors import UNFINISHED_RESTORE, NotAStore, StoreError
 from vaultaire.identity import IDENTITY_FILE, identity_from_packs, write_identity
 from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, Store, read_identity, sync_directory
 from vaultaire.verify import verify
@@ -45,8 +46,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.chunk import Identity
-    from index.kv import KvError
+    from index.kv import KvError, Transaction
     from index.salvage import Assessment
+
+_UNFINISHED: Final = b"catalog-from-packs"  # row of srv.settings, empty, while the catalog is made from packs
 
 # run/ too: adoption would take packs without rows for garbage of the dead processes named there.
 _METADATA: Final = ("meta", "journal", "checkpoint", "run")
@@ -128,7 +131,7 @@ def rebuild_store(
             kv = _forget_names(directory, identity, report)
         packs = LocalPacks(directory / "packs")
         try:
-            if report.metadata == "empty":
+            if _is_unfinished(kv):
                 _catalog_from_packs(kv, packs, report)
             _survey(kv, packs, report)
         finally:
@@ -162,6 +165,8 @@ def _alone(directory: Path) -> Iterator[None]:
 def _find_identity(directory: Path, report: RebuildReport, *, allowed: bool) -> Identity:
     if not any((directory / name).exists() for name in (IDENTITY_FILE, "packs", "journal")):
         raise NotAStore(directory)
+    if (directory / UNFINISHED_RESTORE).exists():
+        raise NotAStore(directory)  # packs are missing: an identity would make it look whole
     try:
         if (directory / IDENTITY_FILE).exists():
             return read_identity(directory)
@@ -253,16 +258,29 @@ def _forget_names(directory: Path, identity: Identity, report: RebuildReport) ->
         (directory / name).mkdir(mode=0o700, exist_ok=True)
     sync_directory(directory)
     done = recover(directory, tables=TABLES, store_id=identity.store_id)
+    kv = _open(directory, identity, done.generation)
+    kv.commit(lambda txn: _begin_catalog(txn, directory))
     report.metadata = "empty"
     report.warnings.append(f"the names are forgotten; what was left of the metadata is in {aside}")
-    return _open(directory, identity, done.generation)
+    return kv
+
+
+def _begin_catalog(txn: Transaction, directory: Path) -> None:
+    """In the empty store's first commit: pack numbers are never used twice, so neither are writers."""
+    last = max((writer_of(pack) for pack in LocalPacks(directory / "packs").packs()), default=0)
+    txn.put(SETTINGS_TABLE, NEXT_WRITER, (last + 1).to_bytes(4, "little"))
+    txn.put(SETTINGS_TABLE, _UNFINISHED, b"")
+
+
+def _is_unfinished(kv: LmdbKv) -> bool:
+    """Is a catalog from packs to be made, or to be gone on with after a crash?"""
+    with kv.snapshot() as reader:
+        return reader.get(SETTINGS_TABLE, _UNFINISHED) is not None
 
 
 def _catalog_from_packs(kv: LmdbKv, packs: LocalPacks, report: RebuildReport) -> None:
     found = add_lost_packs(kv, packs)
-    last = max((writer_of(pack) for pack in packs.packs()), default=0)
-    # Pack numbers are never used twice, so neither are writers.
-    kv.commit(lambda txn: txn.put("srv.settings", NEXT_WRITER, (last + 1).to_bytes(4, "little")))
+    kv.commit(lambda txn: txn.delete(SETTINGS_TABLE, _UNFINISHED))
     with kv.snapshot() as reader:
         report.sequence = reader.sequence
     report.added_packs, report.added_chunks = found.packs, found.chunks

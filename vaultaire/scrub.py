@@ -27,6 +27,7 @@ from cas.verify import Damage, DamageKind, PackCheck, Step
 from cas.verify_catalog import pack_row_damage
 from index.kv import KvError, StorePoisoned
 from vaultaire.reports import get_report, put_report
+from vaultaire.tolerant import TolerantMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ class Scrub:
         self._progress: Progress | None = None
         self._steps: Iterator[_PackStep] | None = None
         self._allowance = 0.0  # bytes
+        self._damaged_rows: set[bytes] = set()  # logged
         self._last_slice = monotonic()
         self._last_save = monotonic()
 
@@ -121,7 +123,7 @@ class Scrub:
         stop = now + seconds
         with self._store.operation():
             while self._allowance > 0 and self._monotonic() < stop:
-                step = next(self._pending(), None)
+                step = self._next_step()
                 if step is None:
                     self._end_pass()
                     return False
@@ -153,10 +155,14 @@ class Scrub:
         rate = plan_rate(left, self._pass_seconds - gone, self._pass_seconds)
         self._allowance = min(self._allowance + rate * min(elapsed, _BURST_SECONDS), rate * _BURST_SECONDS)
 
-    def _pending(self) -> Iterator[_PackStep]:
+    def _next_step(self) -> _PackStep | None:
         if self._steps is None:
             self._steps = self._run_pass()
-        return self._steps
+        try:
+            return next(self._steps, None)
+        except BaseException:
+            self._steps = None  # a generator that raised is at its end, the pass is not
+            raise
 
     def _run_pass(self) -> Iterator[_PackStep]:
         while (found := self._next_pack()) is not None:
@@ -168,12 +174,17 @@ class Scrub:
             yield _PackStep(0, pack, damage)
 
     def _next_pack(self) -> tuple[int, PackRow] | None:
-        with self._store.kv.snapshot() as reader:
+        with TolerantMap(self._store.kv, self._note_damaged_row).snapshot() as reader:
             for key, value in reader.scan(PACKS, pack_key(self.progress.cursor + 1)):
                 pack, row, _ = pack_row_damage(key, value)
                 if row is not None and row.state == PackState.SEALED:
                     return pack, row
         return None
+
+    def _note_damaged_row(self, table: str, key: bytes) -> None:
+        if key not in self._damaged_rows:
+            self._damaged_rows.add(key)
+            log.error("row %s of %s is damaged; find out more with: vaultaire verify", key.hex(), table)
 
     def _check(self, pack: int, row: PackRow) -> Iterator[Step]:
         try:

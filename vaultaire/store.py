@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
-from cas.errors import UnsupportedFormat
+from cas.errors import NoSpace, UnsupportedFormat
 from cas.packs import LocalPacks, writer_of
 from cas.sidecars import LocalSidecars
 from cas.store import ChunkStore
@@ -141,16 +141,19 @@ class Store:
         if kv.read_only_reason() is None:
             try:
                 store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind, space)
-                if alone:
-                    store.name_lost_writers()
-                store.adopt_dead_writers()
-                space.restore()
-                return store
             except (MapFull, OSError) as error:
                 if isinstance(error, OSError) and error.errno not in NO_ROOM:
                     raise
-                # Not a byte for this process's own rows and run file: it can serve what is there all the same.
-                log.critical("%s", kv.make_read_only(f"{FULL}{error}", only_here=True), exc_info=error)
+                # Not a byte for this process's own rows and run file, with the reserve used up: it can serve what is
+                # there, unknown to collection, hence only while nobody collects.
+                log.critical("%s", kv.make_read_only(f"{FULL}{error}"))
+            else:
+                if alone:
+                    store.name_lost_writers()
+                with suppress(MapFull, NoSpace):  # they are left to maintenance
+                    store.adopt_dead_writers()
+                space.restore()
+                return store
         return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
 
     def name_lost_writers(self) -> None:
@@ -162,11 +165,15 @@ class Store:
         """
         with self.kv.snapshot() as reader:
             rows = dict(iterate_packs(reader))
-        left = {writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN}
+        left = {
+            writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN and not row.damaged
+        }
         left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
         run = self.directory / "run"
         for writer in sorted(left - RunFiles(run).writers()):
-            (run / f"lost-{writer:08x}").touch(mode=0o600)
+            # A full disk: packs can be read as they are, and the next start tries again.
+            with suppress(OSError):
+                (run / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""

@@ -26,7 +26,7 @@ from cas.errors import CasError
 from index.environment import ViewDamaged
 from index.errors import NamesError
 from index.keys import decode_id, encode_id
-from index.kv import KvError
+from index.kv import KvError, StorePoisoned
 from index.records import ObjectRecord
 from index.tables import OBJECTS, VERSIONS
 from index.verify_engine import NotComparable, check_checkpoints, check_journal, compare, damaged_rows
@@ -134,7 +134,9 @@ class _Verification:
             run()
         except ViewDamaged as error:
             self._findings.add(Finding("view", f"LMDB gives up while {name} are checked: {error}"))
-        except (CasError, NamesError, NotComparable) as error:
+        except StorePoisoned:
+            raise
+        except (CasError, NamesError, KvError) as error:
             self._report.skipped.append(f"{name}: {error}")
 
     # --- metadata ---------------------------------------------------------------------------------------------
@@ -146,10 +148,11 @@ class _Verification:
         sound, damage = check_checkpoints(directory, store_id)
         for each in damage:
             self._add_engine_damage(each)
-        broken = check_journal(directory, store_id, sound, sequence)
-        if broken is not None:
-            self._add_engine_damage(broken)
+        broken = None
         try:
+            broken = check_journal(directory, store_id, sound, sequence)
+            if broken is not None:
+                self._add_engine_damage(broken)
             for each in compare(self._store.kv, directory, store_id, sound):
                 self._add_engine_damage(each)
         except NotComparable as error:

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.adoption import inspect
-from cas.catalog import PACKS, PackRow, PackState, get_pack, iterate_packs, pack_key
+from cas.catalog import PACKS, PLACEMENTS, PackRow, PackState, Placement, get_pack, iterate_packs, pack_key
 from cas.damage import damaged_chunks, iterate_damage, packs_to_mend, queue_mending, unqueue_mending
 from cas.errors import CorruptChunk, CorruptPack, MissingChunk, PackUnreadable
-from cas.loss import recheck_damage, record_loss
+from cas.loss import needs, recheck_damage, record_loss
+from cas.manifest import unpack
 from cas.mending import mend_pack
 from cas.pack import PackKind
-from cas.parity import plan_geometry
+from cas.parity import HEADER_BYTES, digest, encode_pages, plan_geometry
 from cas.protection import build_sidecar, check_image, finish, make_sidecar
 from cas.store import ChunkStore
 from tests.cas.support import Rig, noise, words
@@ -221,6 +222,16 @@ def test_truncated_pack_gets_its_end_back(ward: Ward):
     assert ward.packs.volatile[pack] == clean
 
 
+def test_device_that_does_not_keep_what_is_written_is_found_out(ward: Ward):
+    content = noise(5000)
+    manifest, pack, _ = filled(ward, content)
+    ward.packs.volatile[pack][400] ^= 1
+    ward.packs.forgetful.add(pack)
+    with pytest.raises(OSError, match="does not keep"):
+        ward.mend(pack)
+    assert ward.get(manifest) == content
+
+
 def test_dry_run_changes_nothing(ward: Ward):
     _, pack, _ = filled(ward, noise(5000))
     ward.packs.volatile[pack][400] ^= 1
@@ -284,6 +295,29 @@ def test_pack_that_disagrees_with_its_sidecar_is_not_touched(ward: Ward):
     with pytest.raises(CorruptPack):
         ward.mend(pack)
     assert ward.packs.volatile[pack] == clean
+
+
+def test_block_that_does_not_have_its_digest_is_never_brought_back(ward: Ward):
+    """All that goes into it is sound, and yet the digest says that something else was there."""
+    content = noise(3000)
+    manifest, pack, clean = filled(ward, content)
+    g = plan_geometry(len(clean), PERCENT, 64)
+    whole = bytes(ward.packs.sidecars.files[pack])
+    header, parity_at = whole[:HEADER_BYTES], g.parity_block(0, 0)[0]
+    parity = whole[parity_at : parity_at + g.parity_blocks * 64]
+    blocks = [clean[at : at + 64] for at in range(0, len(clean), 64)]
+    digests = [
+        digest(block) for block in [*blocks, *(parity[at : at + 64] for at in range(0, len(parity), 64))]
+    ]
+    digests[20] = digest(b"something else")
+    pages = encode_pages(header, digests)
+    ward.packs.sidecars.put(pack, header + pages + parity + pages + header)
+    ward.packs.volatile[pack][20 * 64 + 5] ^= 1
+    damaged = bytes(ward.packs.volatile[pack])
+    with pytest.raises(CorruptChunk):
+        ward.get(manifest)
+    assert ward.mend(pack).lost == ((20 * 64, 21 * 64),)
+    assert ward.packs.volatile[pack] == damaged
 
 
 # --- without parity ----------------------------------------------------------------------------------------------
@@ -372,6 +406,17 @@ def test_all_of_a_compressed_frame_is_known_to_be_lost_at_once(ward: Ward):
         ward.get(manifest, 59_000, 59_010)
     ward.put(data)
     assert ward.get(manifest) == data
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "zstd"])
+def test_only_chunks_that_need_a_lost_byte_are_lost(raw: bool):
+    """Frame at 100 with a header of 20; the chunk is raw bytes [30, 40), so bytes [150, 160) of a raw frame."""
+    placement = Placement(raw, 1, 100, 20, 80, 30, 10, 0)
+    assert needs(placement, [(0, 5), (159, 160)])
+    assert not needs(placement, [(100, 120)])  # the header: reading does without
+    assert needs(placement, [(120, 150)]) is not raw
+    assert needs(placement, [(160, 200)]) is not raw
+    assert not needs(placement, [(200, 999)])
 
 
 def test_missing_pack_heals_by_upload(ward: Ward):
@@ -466,6 +511,25 @@ def test_flip_in_memory_only_is_healed_without_touching_the_disk(ward: Ward, cap
     assert ward.get(manifest) == data
     assert ward.queued() == []
     assert "check memory" in caplog.text
+    caplog.clear()
+    assert ward.get(manifest) == data
+    assert not caplog.text  # what was wrong is not kept
+
+
+def test_what_parity_gives_is_verified_by_its_id_too(ward: Ward):
+    """Nothing is damaged, and yet the catalog leads to the bytes of another chunk."""
+    manifest, _, _ = filled(ward, noise(3_000))  # its manifest names chunks, not nodes
+    first, second, *_ = [entry.id for entry in unpack(0, manifest.entries)]
+    with ward.kv.snapshot() as reader:
+        rows = {chunk: reader.get(PLACEMENTS, chunk) for chunk in (first, second)}
+
+    def swap(txn):
+        txn.put(PLACEMENTS, first, rows[second])
+        txn.put(PLACEMENTS, second, rows[first])
+
+    ward.kv.commit(swap)
+    with pytest.raises(CorruptChunk):
+        ward.get(manifest)
 
 
 # --- crashes -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A disk whose flushes fail: nothing is acknowledged that was not stored, reading goes on, and the operator ends it.
 
-The failures are injected into a running server's system calls by strace, so that Python and LMDB alike get them.
+The failures are injected into a running server's system calls by strace, so that Python and LMDB alike get them. All of
+it: python -m pytest -m "full or not full" tests/crash/test_failing_disk.py
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def test_a_journal_that_cannot_be_flushed_leaves_a_store_that_can_be_read(server
     assert caller.call("GET", "/disk/lost").status == 404
 
 
+@pytest.mark.full
 def test_the_second_failure_of_the_journal_makes_the_store_read_only(server, rng):
     caller = make_caller(server)
     stored = store_some(caller, rng)

@@ -48,6 +48,7 @@ KILL_SECONDS = 2.0  # between two kills, at most
 GOOD_SECONDS = 8.0
 MUTANT_SECONDS = 60.0  # at most; most are caught within five
 START_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Race:
         self.rng = random.Random(self.seed)
         self.said: queue.Queue[tuple[str, str]] = queue.Queue()
         self.running: dict[int, subprocess.Popen[str]] = {}  # number in the cast -> process
+        self.relays: list[threading.Thread] = []
 
     def run(self, seconds: float, *, kills: bool = True) -> None:
         """Play, from the moment when all are ready, until the first fault."""
@@ -73,19 +75,22 @@ class Race:
             for number in range(len(CAST)):
                 self.start(number)
             self.listen(START_SECONDS, ready=len(CAST))
-            end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0 and not self.faults:
-                self.listen(min(left, self.rng.uniform(0.2, KILL_SECONDS)))
+            began = time.monotonic()
+            while not self.faults and self.goes_on(time.monotonic() - began, seconds):
+                self.listen(self.rng.uniform(0.2, KILL_SECONDS))
                 if kills and not self.faults:
                     self.kill()
         finally:
             for process in self.running.values():
                 process.kill()
-            for process in self.running.values():
-                process.wait()
-                assert process.stdout is not None
-                process.stdout.close()
+            for relay in self.relays:
+                relay.join()
             self.running.clear()
+
+    def goes_on(self, elapsed: float, seconds: float) -> bool:
+        """Longer than asked for on a busy machine, until enough has happened for the race to say something."""
+        happened = self.done["removed"] and self.done["read"] and self.done["put"]
+        return elapsed < seconds or (not happened and elapsed < seconds + PATIENCE_SECONDS)
 
     def prepare(self) -> None:
         gc_child.write_identity(self.directory)
@@ -106,17 +111,16 @@ class Race:
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.running[number] = process
-        threading.Thread(target=self.relay, args=(role, process), daemon=True).start()
+        relay = threading.Thread(target=self.relay, args=(role, process), daemon=True)
+        self.relays.append(relay)
+        relay.start()
 
     def relay(self, role: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
-        with process.stderr:
-            try:
-                for line in process.stdout:
-                    self.said.put((role, line.strip()))
-            except ValueError:
-                return  # closed by the end of the race
+        with process.stdout, process.stderr:
+            for line in process.stdout:
+                self.said.put((role, line.strip()))
             if process.wait() not in (-9, 0):
                 self.said.put((role, f"FAULT {role} ended: {process.stderr.read()[-2000:]}"))
 
@@ -139,7 +143,7 @@ class Race:
                     return
 
     def kill(self) -> None:
-        number = self.rng.choice([0, 0, 1, 1, 2, 2, 5])
+        number = self.rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 2, 5])
         process = self.running[number]
         process.kill()
         process.wait()
@@ -245,7 +249,7 @@ def test_collection_breaks_no_put_and_no_get_whoever_is_killed(tmp_path: Path):
     race = run_good(tmp_path / "store", 1, GOOD_SECONDS)
     assert race.done["removed"] > 0, race.done  # else the race says nothing
     assert race.done["read"] > 0
-    assert race.kills
+    assert race.kills["writer"] > 0
 
 
 @pytest.mark.full

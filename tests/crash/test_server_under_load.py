@@ -1,4 +1,7 @@
-"""What happens to one process, or to the clock, does not reach the requests of the others."""
+"""What happens to one process, or to the clock, does not reach the requests of the others.
+
+All of it: python -m pytest -m "full or not full" tests/crash/test_server_under_load.py
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def test_requests_of_other_workers_survive_the_end_of_one(make_server, rng):
             assert caller.call("PUT", f"/load/{number}", body=bodies[number]).status == 200
 
 
-@pytest.mark.parametrize("direction", [1, -1], ids=["ahead", "back"])
+@pytest.mark.parametrize("direction", [1, pytest.param(-1, marks=pytest.mark.full)], ids=["ahead", "back"])
 def test_a_clock_that_jumps_by_a_year_stops_nothing(make_server, tmp_path, rng, direction):
     setting = tmp_path / "clock"
     folder = Path(__file__).parent / "jumping_clock"

@@ -1,4 +1,7 @@
-"""Backups of a running server, to a folder and to a second server: taken while clients write, restored, served again."""
+"""Backups of a running server, to a folder and to a second server: taken while clients write, restored, served again.
+
+The long ones: timeout 580 python -m pytest -m full tests/s3/test_backup.py
+"""
 
 from __future__ import annotations
 
@@ -153,6 +156,7 @@ def test_backups_taken_while_clients_write_hold_one_moment_each(new_server, tmp_
             writers.assert_one_moment(digests_of(copy, "busy"), before, after)
 
 
+@pytest.mark.full
 def test_the_second_backup_moves_only_what_is_new(new_server, rng, tmp_path):
     with new_server() as server:
         s3 = make_boto_client(server)
@@ -167,6 +171,7 @@ def test_the_second_backup_moves_only_what_is_new(new_server, rng, tmp_path):
     assert second["total_bytes"] > 21 * MIB
 
 
+@pytest.mark.full
 def test_killed_in_the_middle_it_never_looks_complete_and_is_gone_on_with(new_server, rng, tmp_path):
     place = tmp_path / "backups"
     with new_server() as server:
@@ -202,6 +207,7 @@ def test_killed_in_the_middle_it_never_looks_complete_and_is_gone_on_with(new_se
             s3.close()
 
 
+@pytest.mark.full
 def test_a_flipped_byte_is_found_by_check_and_by_restore(new_server, rng, tmp_path):
     place = tmp_path / "backups"
     with new_server() as server:
@@ -280,6 +286,7 @@ def test_backups_to_a_second_server_are_taken_checked_pruned_and_restored(new_se
         assert done.returncode == 1  # without the environment that leads there
 
 
+@pytest.mark.full
 def test_what_keeps_a_bucket_from_being_used_is_said(new_server, second):
     with new_server() as server:
         for change, place, said in (

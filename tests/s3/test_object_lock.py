@@ -622,6 +622,23 @@ def test_a_policy_that_allows_a_lock_of_some_days_to_a_stranger(new_key, s3, loc
         assert stranger.call("PUT", f"/{locked}/k", query=query, body=sent).status == status
 
 
+def test_a_header_says_nothing_of_what_the_body_asks_for(new_key, s3, locked, put):
+    version = put(None)
+    stranger = new_key("stranger")
+    mode = {"StringEquals": {"s3:object-lock-mode": "GOVERNANCE"}}
+    deny(s3, locked, "s3:PutObjectRetention", principal={"AWS": "stranger"}, effect="Allow", **mode)
+    headers = [("x-amz-object-lock-mode", "GOVERNANCE")]
+    body = "<Retention><Mode>{}</Mode><RetainUntilDate>2100-01-01T00:00:00Z</RetainUntilDate></Retention>"
+    for sent, status in (
+        ("<Retention/>", 403),
+        (body.format("COMPLIANCE"), 403),
+        (body.format("GOVERNANCE"), 200),
+    ):
+        query = f"retention&versionId={version}"
+        answer = stranger.call("PUT", f"/{locked}/k", query=query, headers=headers, body=sent.encode())
+        assert answer.status == status
+
+
 def test_the_lock_is_shown_to_whom_it_may_be(root, new_key, s3, locked, put):
     """GET and HEAD succeed without the right to see the lock, and leave it out."""
     version = put("governance")

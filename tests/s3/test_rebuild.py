@@ -115,3 +115,23 @@ def test_new_root_keys_in_the_environment_replace_the_old_ones(new_server):
         s3 = make_boto_client(server)
         assert [b["Name"] for b in s3.list_buckets()["Buckets"]] == ["mine"]
         s3.close()
+
+
+def test_without_its_identity_a_store_is_refused_and_comes_back_by_rebuild(new_server, rng):
+    server = new_server()
+    with server:
+        s3 = make_boto_client(server)
+        fill(s3, rng)
+        s3.close()
+        before = picture(server)
+        busy = server.cli("rebuild", check=False)
+        assert busy.returncode == 1
+        assert "stop the server" in busy.stderr
+        server.kill()
+    (server.data / "store.json").unlink()
+    with pytest.raises(RuntimeError, match="--identity-from-packs"):
+        server.start()
+    shutil.rmtree(server.data / "meta")
+    server.cli("rebuild", "--identity-from-packs")
+    with server:
+        assert picture(server) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -675,11 +676,17 @@ def test_stats_of_an_empty_store_are_zeros(running):
 
 
 def test_stats_name_every_bucket():
-    from vaultaire.cli.stats import as_dict, bucket_row, summary
+    from vaultaire.cli.stats import as_dict, bucket_row, remarks, summary
     from vaultaire.stats import BucketStatistics, StoreStatistics
 
     bucket = BucketStatistics(
-        name="photos", owner="alice", objects=1234, logical_bytes=3 * MIB, unique_bytes=MIB
+        "photos",
+        "alice",
+        objects=1234,
+        logical_bytes=3 * MIB,
+        unique_bytes=MIB,
+        stored_bytes=MIB // 2,
+        exclusive_bytes=0,
     )
     figures = StoreStatistics(
         objects=1234,
@@ -691,11 +698,34 @@ def test_stats_name_every_bucket():
         packs=1,
         buckets=(bucket,),
     )
-    assert bucket_row(bucket) == ("photos", "alice", "1,234", "3.0 MiB", "1.0 MiB", "x3.00")
+    sizes = ("3.0 MiB", "1.0 MiB", "x3.00", "512.0 KiB", "0 B")
+    assert bucket_row(bucket) == ("photos", "alice", "1,234", *sizes)
     assert as_dict(figures)["dedup_ratio"] == 3.0
     assert as_dict(figures)["compression_ratio"] == 2.0
     assert as_dict(figures)["buckets"]["photos"]["unique_bytes"] == MIB
     assert any("dedup x3.00" in text for text, _ in summary(figures))
+    assert remarks(figures, 1000.0) == []
+    older = dataclasses.replace(figures, walked_ms=400_000, complete=False)
+    assert "10 minutes ago" in remarks(older, 1000.0)[0][0]
+    assert "vaultaire verify" in remarks(older, 1000.0)[1][0]
+
+
+def test_gc_on_an_empty_store_frees_nothing(running):
+    assert "freed 0 B: removed 0 packs" in vaultaire("gc", "--data", running).stdout
+    told = json.loads(vaultaire("gc", "--json", "--data", running).stdout)
+    assert (told["removed_packs"], told["complete"]) == (0, True)
+    assert "would free about 0 B" in vaultaire("gc", "--dry-run", "--data", running).stdout
+    assert json.loads(vaultaire("gc", "--dry-run", "--json", "--data", running).stdout)["packs"] == 0
+
+
+def test_gc_says_what_keeps_it_from_collecting(running):
+    from vaultaire.cli.gc import lines
+    from vaultaire.collection import Progress
+
+    told = [text for text, _ in lines(Progress(kept_packs=2, complete=False, errors=["chunk 12 is damaged"]))]
+    assert "2 packs are kept" in told[1]
+    assert "vaultaire verify" in told[2]
+    assert "chunk 12 is damaged" in told[3]
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from cas.catalog import PackState, iterate_packs
+from cas.pack import PackHeader
 from index.kv import CorruptJournal, KvError
 from tests.vaultaire.backup.support import Subject, contents
+from vaultaire import rebuild
 from vaultaire.errors import NotAStore, StoreError
 from vaultaire.rebuild import ChangesLost, NamesLost, rebuild_store
 from vaultaire.stats import collect
-from vaultaire.store import Store
+from vaultaire.store import Store, read_identity
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +327,25 @@ def test_forget_names_keeps_the_chunks_so_that_uploading_again_costs_no_space(da
     assert contents(damaged) == model
 
 
+def test_a_catalog_that_was_cut_off_is_gone_on_with_and_costs_no_pack_meanwhile(damaged, model):
+    """What a crash leaves after the names were forgotten: an empty store, and packs without rows."""
+    for name in ("checkpoint", "meta", "journal"):
+        shutil.rmtree(damaged / name)
+    (damaged / "run" / "worker-00000001").touch()  # of a process that died long ago
+    identity = read_identity(damaged)
+    rebuild._forget_names(damaged, identity, rebuild.RebuildReport("")).close()
+    packs = sorted((damaged / "packs").rglob("*.pack"))
+    for _ in range(2):
+        Store.open(damaged, kind="command").close()
+    assert sorted((damaged / "packs").rglob("*.pack")) == packs
+    assert rebuild_store(damaged).added_chunks > 50
+    assert rebuild_store(damaged).added_chunks == 0
+    with Subject(damaged) as subject:
+        for key, data in model.items():
+            subject.put(key, data=data)
+    assert contents(damaged) == model
+
+
 def test_names_that_are_not_lost_are_not_forgotten(damaged, model):
     assert rebuild_store(damaged, forget_names=True).metadata == "rebuilt"
     assert contents(damaged) == model
@@ -411,6 +433,18 @@ def test_a_damaged_pack_header_does_not_keep_the_identity_from_coming_back(damag
     flip(packs[0], 20)
     (damaged / "store.json").unlink()
     assert rebuild_store(damaged, identity_from=True).identity == "from packs"
+
+
+def test_a_key_that_does_not_fit_the_chunks_is_not_believed(damaged):
+    """All headers say the same and have a right checksum, and yet the key is not that of the chunk ids."""
+    for path in (damaged / "packs").rglob("*.pack"):
+        data = path.read_bytes()
+        header, length = PackHeader.decode(data[:4096])
+        path.write_bytes(replace(header, key=bytes(32)).encode() + data[length:])
+    (damaged / "store.json").unlink()
+    with pytest.raises(StoreError, match="does not fit the key"):
+        rebuild_store(damaged, identity_from=True)
+    assert not (damaged / "store.json").exists()
 
 
 def test_packs_of_two_stores_do_not_make_an_identity(damaged, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from vaultaire.parity import (
 )
 from vaultaire.reading import read_all
 from vaultaire.repair import repair
+from vaultaire.scrub import Scrub
 from vaultaire.stats import collect
 from vaultaire.store import Store
 from vaultaire.verify import verify
@@ -200,6 +202,27 @@ def test_chore_mends_what_readers_and_scrubs_report(damaged: Damaged):
         with store.kv.snapshot() as reader:
             assert packs_to_mend(reader) == []
             assert damaged_chunks(reader) == 0
+
+
+def test_rot_that_only_the_scrub_meets_is_mended(damaged: Damaged):
+    pack, frame, _ = damaged.where("plain", b"noise")
+    clean = damaged.path(pack).read_bytes()
+    damaged.flip(pack, frame.end - 1)
+    with damaged.store() as store:
+        monotonic = [1000.0]
+        work = Scrub(
+            store, on_damage=partial(note_damage, store), clock=lambda: 1e9, monotonic=lambda: monotonic[0]
+        )
+        while damaged.path(pack).read_bytes() != clean:
+            monotonic[0] += 3600.0
+            assert work.run_slice(60.0) or damaged_packs(store) == [pack]
+            protect_all(store)
+        assert verify(store).clean
+
+
+def damaged_packs(store: Store) -> list[int]:
+    with store.kv.snapshot() as reader:
+        return packs_to_mend(reader)
 
 
 def test_chore_gives_a_damaged_pack_no_parity_and_records_what_is_lost(damaged: Damaged):

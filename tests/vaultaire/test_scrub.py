@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.catalog import PACKS, PackState, condemn, forget_pack, iterate_packs, pack_key
+from index.kv import KvError
 from tests.vaultaire.verify_support import Client, _bucket, fill, flip, look
 from vaultaire.cli.stats import care_lines
 from vaultaire.config import ServeConfig
@@ -263,3 +264,20 @@ def test_stats_tell_where_it_stands():
 def test_a_report_of_another_version_is_read_as_far_as_it_is_known():
     assert Progress.from_json({"cursor": 7, "unheard of": 1}).cursor == 7
     assert Progress.from_json(None) == Progress()
+
+
+def test_an_error_on_the_way_is_not_the_end_of_the_pass(bench, monkeypatch):
+    scrub = bench.scrub()
+    real, calls = bench.store.kv.snapshot, []
+
+    def snapshot():
+        calls.append(1)
+        if len(calls) == 6:
+            raise KvError("once")
+        return real()
+
+    monkeypatch.setattr(bench.store.kv, "snapshot", snapshot)
+    with pytest.raises(KvError):
+        bench.run_pass(scrub)
+    bench.run_pass(scrub)
+    assert bench.report()["last"]["packs"] == len(bench.sealed())

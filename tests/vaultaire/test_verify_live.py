@@ -120,6 +120,26 @@ def test_whatever_happens_between_two_steps_is_no_damage(tmp_path, seed):
         assert verify(store, read_data=True).clean
 
 
+@pytest.mark.parametrize("sealing", [False, True])
+def test_a_pack_that_grows_or_is_sealed_while_it_is_read_is_no_damage(tmp_path, sealing):
+    with Store.open(tmp_path / "store", kind="command", create=True) as store:
+        client = Client(store)
+        bucket = client.bucket("b")
+        client.put(bucket, b"first", client.rng.randbytes(300_000))
+        grown = []
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage == "packs" and len(grown) < 5:
+                grown.append(client.put(bucket, b"more", client.rng.randbytes(20_000)))
+                if sealing:
+                    store.chunks.seal_idle(time.monotonic() + 10_000)
+
+        report = verify(store, on_progress=on_progress, read_data=True)
+        assert [finding.message for finding in report.findings] == []
+        assert len(grown) == 5
+        assert verify(store).clean
+
+
 def test_checkpoints_that_cut_the_journal_meanwhile_are_no_damage(tmp_path):
     fill(tmp_path / "store")
     with Store.open(tmp_path / "store", kind="command") as store:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vaultaire.backup.destination import list_backups, read_destination
+from vaultaire.backup.destination import backup_numbers, iterate_backups, read_destination
 from vaultaire.backup.manifest import DamagedManifest, Manifest, digest_of
 from vaultaire.backup.place import BackupError, ItemMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from vaultaire.backup.manifest import Piece
     from vaultaire.backup.place import Place
@@ -57,7 +57,7 @@ class CheckReport:
 def describe_backups(place: Place) -> CheckReport:
     """What there is, by the manifests alone. Raises BackupError."""
     read_destination(place)
-    return CheckReport(place.url, [_state(number, found) for number, found in list_backups(place)])
+    return CheckReport(place.url, [_state(number, found, {}) for number, found in iterate_backups(place)])
 
 
 def check_backups(
@@ -65,19 +65,22 @@ def check_backups(
 ) -> CheckReport:
     """Read and verify every piece of all backups, or of one. Raises BackupError if there is nothing to check."""
     read_destination(place)
-    backups = [(n, found) for n, found in list_backups(place) if number in (None, n)]
-    if not backups:
+    numbers = backup_numbers(place)
+    if not numbers or number not in (None, *numbers):
         raise BackupError(f"{place.url} holds no {'backup' if number is None else f'backup {number}'}")
     report = CheckReport(place.url)
-    wrong: dict[str, str] = {}
-    for piece in _distinct(found for _, found in backups if isinstance(found, Manifest)):
-        problem = piece_problem(place, piece)
-        if problem is not None:
-            wrong[piece.digest] = problem
-        report.pieces += 1
-        report.read_bytes += piece.length
-        progress(report)
-    report.backups = [_state(n, found, wrong) for n, found in backups]
+    problems: dict[str, str | None] = {}  # by digest
+    for n, found in iterate_backups(place):
+        if number not in (None, n):
+            continue
+        if isinstance(found, Manifest):
+            for piece in found.pieces():
+                if piece.digest not in problems:
+                    problems[piece.digest] = piece_problem(place, piece)
+                    report.pieces += 1
+                    report.read_bytes += piece.length
+                    progress(report)
+        report.backups.append(_state(n, found, problems))
     return report
 
 
@@ -92,25 +95,14 @@ def piece_problem(place: Place, piece: Piece) -> str | None:
     return None
 
 
-def _distinct(manifests: Iterable[Manifest]) -> Iterable[Piece]:
-    seen: set[str] = set()
-    for manifest in manifests:
-        for piece in manifest.pieces():
-            if piece.digest not in seen:
-                seen.add(piece.digest)
-                yield piece
-
-
-def _state(
-    number: int, found: Manifest | DamagedManifest, wrong: Mapping[str, str] | None = None
-) -> BackupState:
+def _state(number: int, found: Manifest | DamagedManifest, problems: Mapping[str, str | None]) -> BackupState:
     if isinstance(found, DamagedManifest):
         return BackupState(number, problem=str(found))
     damaged = {
-        path: wrong[piece.digest]
+        path: problem
         for path, pieces in found.files.items()
         for piece in pieces
-        if wrong and piece.digest in wrong
+        if (problem := problems.get(piece.digest)) is not None
     }
     return BackupState(
         number=number,

@@ -24,6 +24,8 @@ from vaultaire.backup.manifest import (
 from vaultaire.backup.place import BackupError, ItemMissing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from index.kv import Transaction
     from vaultaire.backup.place import Place
 
@@ -57,15 +59,13 @@ def backup_numbers(place: Place) -> list[int]:
     return sorted(number for number in names if number is not None)
 
 
-def list_backups(place: Place) -> list[tuple[int, Manifest | DamagedManifest]]:
-    """All backups at `place`, ascending; of a damaged one, what is wrong with it."""
-    found: list[tuple[int, Manifest | DamagedManifest]] = []
+def iterate_backups(place: Place) -> Iterator[tuple[int, Manifest | DamagedManifest]]:
+    """All backups at `place`, ascending; of a damaged one, what is wrong with it. One is in memory at a time."""
     for number in backup_numbers(place):
         try:
-            found.append((number, read_manifest(place, number)[0]))
+            yield number, read_manifest(place, number)[0]
         except DamagedManifest as error:
-            found.append((number, error))
-    return found
+            yield number, error
 
 
 def read_manifest(place: Place, number: int) -> tuple[Manifest, str]:

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cas.catalog import iterate_packs
 from cas.chunk import Identity
@@ -25,6 +25,7 @@ from index.lmdb_kv import LmdbKv, recover
 from vaultaire.backup.destination import backup_numbers, read_destination, read_manifest, remember
 from vaultaire.backup.manifest import IDENTITY_FILE, SECRET_FILE, DamagedManifest, digest_of, length_of
 from vaultaire.backup.place import BackupError, ItemMissing
+from vaultaire.errors import UNFINISHED_RESTORE
 from vaultaire.store import FOLDERS, TABLES, sync_directory
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from vaultaire.backup.manifest import Destination, Manifest, Piece
     from vaultaire.backup.place import Place
-
-MARKER: Final = "restore-unfinished"
 
 
 @dataclass(slots=True)
@@ -93,18 +92,15 @@ def _choose(place: Place, number: int | None) -> tuple[Manifest, str]:
 def _prepare(directory: Path, allowed: set[str]) -> None:
     """Make the folders, or take over those of an unfinished restore."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    marker = directory / MARKER
+    marker = directory / UNFINISHED_RESTORE
     strangers = sorted({p.name for p in directory.iterdir()} - allowed)
     if strangers and (directory / IDENTITY_FILE).exists():
         raise BackupError(f"{directory} is a store already; name a new or an empty directory with --data")
     if strangers and not marker.exists():
         raise BackupError(f"{directory} is not empty (it holds {strangers[0]!r}); name a new one with --data")
     marker.write_text("A restore was begun here. Run it again, or remove this directory.\n")
-    for name in (
-        "meta",
-        "journal",
-        "checkpoint",
-    ):  # a run before may have opened them: then they have changed
+    # A run before may have opened them: then they have changed.
+    for name in ("meta", "journal", "checkpoint"):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in FOLDERS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
@@ -229,9 +225,10 @@ class _Run:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        draft.rename(self._directory / IDENTITY_FILE)
+        # The marker goes first: beside a store it would one day let a restore empty that.
+        (self._directory / UNFINISHED_RESTORE).unlink()
         sync_directory(self._directory)
-        (self._directory / MARKER).unlink()
+        draft.rename(self._directory / IDENTITY_FILE)
         sync_directory(self._directory)
 
 

@@ -39,7 +39,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
@@ -55,7 +55,6 @@ from index.segments import list_segments, segment_path
 from vaultaire.access import SETTINGS_TABLE, secret_key_check
 from vaultaire.backup.destination import (
     backup_numbers,
-    list_backups,
     memory_key,
     open_destination,
     read_manifest,
@@ -69,11 +68,10 @@ from vaultaire.backup.manifest import (
     Manifest,
     Piece,
     checksum_of,
-    digest_of,
-    manifest_name,
 )
+from vaultaire.backup.pieces import PieceWriter, Report, prune
 from vaultaire.backup.place import BackupError, ItemMissing
-from vaultaire.backup.plan import cut_range, may_continue, missing_of, superfluous
+from vaultaire.backup.plan import cut_range, may_continue, missing_of
 from vaultaire.errors import StoreError
 from vaultaire.reports import put_report
 from vaultaire.secret_key import read_secret_key
@@ -85,30 +83,14 @@ if TYPE_CHECKING:
     from index.checkpoint import Checkpoint
     from index.journal import Position
     from index.kv import Transaction
-    from vaultaire.backup.place import Buffer, Place
+    from vaultaire.backup.place import Place
     from vaultaire.store import Store
 
 _ATTEMPTS: Final = 5  # each is lost to packs that were collected meanwhile
 
 
-@dataclass(slots=True)
-class Report:
-    """What a backup came to. Bytes are those of files."""
-
-    url: str
-    number: int = 0
-    sequence: int = 0
-    files: int = 0
-    packs: int = 0
-    total_bytes: int = 0  # of the backup
-    new_bytes: int = 0  # written to the destination by this run
-    read_bytes: int = 0  # read from the store by this run
-    base: int | None = None
-    has_secrets: bool = True
-    removed: list[int] = field(default_factory=list)  # older backups
-    damaged: dict[str, str] = field(default_factory=dict)  # path -> what is wrong with it in the store
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+class _SourceUnreadable(BackupError):
+    """A file of the store is shorter than it should be, or the device does not deliver it."""
 
 
 class _PackCollected(Exception):
@@ -143,7 +125,7 @@ def take_backup(
         run = _Run(store, place, full=full, progress=progress)
         run.take(with_secrets=with_secrets, created_ms=int(clock() * 1000))
         if keep is not None:
-            run.prune(keep)
+            prune(place, keep, run.report)
         run.report.seconds = round(time.monotonic() - began, 3)
         return run.report
 
@@ -169,12 +151,9 @@ class _Run:
     def __init__(self, store: Store, place: Place, *, full: bool, progress: Callable[[Report], None]) -> None:
         self._store = store
         self._place = place
-        self._full = full
-        self._progress = progress
         self.report = Report(place.url)
         self._destination = open_destination(place, store.identity.store_id)
-        self._there = dict(place.items("pieces"))  # name -> size
-        self._done: set[str] = set()  # pieces that this run has put there or found right
+        self._pieces = PieceWriter(place, self.report, compare=full, progress=progress)
         self._base = None if full else self._find_base()
         self._history_anew = self._base is None
         if self._base is not None:
@@ -223,7 +202,7 @@ class _Run:
             return self._try_history(anew=self._history_anew)
         except (checkpoints.CorruptCheckpoint, CorruptJournal) as error:
             # LMDB serves: a checkpoint of it (every row is verified) makes the damaged file superfluous.
-            self._warn(f"{error}; a new checkpoint was written instead")
+            self.report.warn(f"{error}; a new checkpoint was written instead")
             self._store.kv.write_checkpoint()
             return self._try_history(anew=True)
 
@@ -258,14 +237,14 @@ class _Run:
     def _copy_checkpoint(self, checkpoint: Checkpoint) -> Files:
         path, sidecar = _relative(checkpoint.path), _relative(checkpoint.sidecar)
         content = checkpoint.to_json()
-        files: Files = {sidecar: (self._add(content),)}
+        files: Files = {sidecar: (self._pieces.add(content),)}
         known = {} if self._base is None else self._base.files
         if path in known and known.get(sidecar) == files[sidecar]:
             return files | {path: known[path]}
         hasher = blake3()
         try:
             files[path] = self._copy_file(checkpoint.path, checkpoint.length, observe=hasher.update)
-        except BackupError as error:
+        except _SourceUnreadable as error:
             raise checkpoints.CorruptCheckpoint(str(error)) from error
         if hasher.hexdigest() != checkpoint.blake3:
             raise checkpoints.CorruptCheckpoint(f"{checkpoint.path}: BLAKE3 differs from its sidecar")
@@ -284,12 +263,12 @@ class _Run:
                     file.seek(offset)
                     data = file.read(length)
                     if len(data) != length:
-                        raise BackupError(f"{source} ends at byte {offset + len(data)}, not at {end}")
+                        raise _SourceUnreadable(f"{source} ends at byte {offset + len(data)}, not at {end}")
                     if observe is not None:
                         observe(data)
-                    pieces.append(self._add(data))
+                    pieces.append(self._pieces.add(data))
         except OSError as error:
-            raise BackupError(f"{source}: {error.strerror}") from error
+            raise _SourceUnreadable(f"{source}: {error.strerror}") from error
         return tuple(pieces)
 
     # --- packs --------------------------------------------------------------------------------------------------
@@ -325,12 +304,12 @@ class _Run:
             self.report.damaged[path] = f"the file ends at byte {start + len(data)} instead of {end}"
         elif (problem := first_damage(pack, memoryview(data), start)) is not None:
             self.report.damaged[path] = problem
-        return self._add(data) if data else None
+        return self._pieces.add(data) if data else None
 
     # --- identity -----------------------------------------------------------------------------------------------
 
     def _copy_identity(self) -> Files:
-        return {IDENTITY_FILE: (self._add((self._store.directory / IDENTITY_FILE).read_bytes()),)}
+        return {IDENTITY_FILE: (self._pieces.add((self._store.directory / IDENTITY_FILE).read_bytes()),)}
 
     def _copy_secret(self, moment: _Moment) -> Files | None:
         """None: the file and the metadata are of two moments (`key create --new-secret-key` runs): take another."""
@@ -339,31 +318,14 @@ class _Run:
             check = read_secret_key(self._store.directory).check
             content = path.read_bytes()
         except (OSError, StoreError) as error:
-            self._warn(f"{error}. So it is not in this backup")
+            self.report.warn(f"{error}. So it is not in this backup")
             return {}
         if moment.secret_check is not None and not hmac.compare_digest(check, moment.secret_check):
             with self._store.kv.snapshot() as reader:
                 if secret_key_check(reader) != moment.secret_check:
                     return None
-            self._warn(f"{path} does not belong to this store; it was copied as it is")
-        return {SECRET_FILE: (self._add(content),)}
-
-    # --- pieces -------------------------------------------------------------------------------------------------
-
-    def _add(self, data: Buffer) -> Piece:
-        piece = Piece(len(data), digest_of(data))
-        self.report.read_bytes += len(data)
-        if piece.name not in self._done:
-            size = self._there.get(piece.name)
-            wrong = size not in (None, len(data)) or (
-                size is not None and self._full and not _is_intact(self._place, piece)
-            )
-            if size is None or wrong:
-                self._place.put(piece.name, data, replace=wrong)
-                self.report.new_bytes += len(data)
-            self._done.add(piece.name)
-        self._progress(self.report)
-        return piece
+            self.report.warn(f"{path} does not belong to this store; it was copied as it is")
+        return {SECRET_FILE: (self._pieces.add(content),)}
 
     # --- before and after ---------------------------------------------------------------------------------------
 
@@ -380,20 +342,16 @@ class _Run:
         except ItemMissing:
             return None
         except DamagedManifest as error:
-            self._warn(f"{error}; everything is read again")
+            self.report.warn(f"{error}; everything is read again")
             return None
 
     def _without_lost_files(self, base: Manifest) -> Manifest:
         """`base` without what is not at the destination any more: that is copied anew, from its beginning."""
-        lost = {
-            path
-            for path, pieces in base.files.items()
-            if any(self._there.get(piece.name) != piece.length for piece in pieces)
-        }
+        lost = {path for path, pieces in base.files.items() if not all(map(self._pieces.is_there, pieces))}
         if not lost:
             return base
         self._history_anew = any(path.startswith(("journal/", "checkpoint/")) for path in lost)
-        self._warn(
+        self.report.warn(
             f"{len(lost)} files of backup {base.number} are not whole at {self._place.url} any more; they are copied "
             "anew. See `vaultaire backup --check`"
         )
@@ -422,40 +380,7 @@ class _Run:
         try:
             self._store.kv.commit(write)
         except KvError as error:  # the backup stands; the next one has more to read
-            self._warn(f"the backup is complete, but the store could not note it: {error}")
-
-    def prune(self, keep: int) -> None:
-        """Remove all but the newest `keep` backups, and every piece that none of those needs."""
-        if self.report.damaged:
-            self._warn(
-                "files of the store are damaged: older backups may hold them whole, so none was removed"
-            )
-            return
-        backups = list_backups(self._place)
-        if any(isinstance(found, DamagedManifest) for _, found in backups):
-            self._warn(
-                "a manifest at the destination is damaged, so nothing was removed; see `vaultaire backup --check`"
-            )
-            return
-        gone = superfluous([number for number, _ in backups], keep)
-        for number in gone:
-            self._place.remove(manifest_name(number))
-        self._place.flush()
-        kept = [found for number, found in backups if number not in gone and isinstance(found, Manifest)]
-        needed = {piece.name for manifest in kept for piece in manifest.pieces()}
-        for name, _ in list(self._place.items("pieces")):
-            if name not in needed:
-                self._place.remove(name)
-        self._place.flush()
-        self.report.removed = gone
-
-    def _warn(self, text: str) -> None:
-        if text not in self.report.warnings:
-            self.report.warnings.append(text)
-
-
-def _is_intact(place: Place, piece: Piece) -> bool:
-    return digest_of(place.get(piece.name)) == piece.digest
+            self.report.warn(f"the backup is complete, but the store could not note it: {error}")
 
 
 def _relative(path: Path) -> str:

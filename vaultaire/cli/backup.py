@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vaultaire.backup.checking import BackupState
+    from vaultaire.backup.pieces import Report
     from vaultaire.backup.place import Place
-    from vaultaire.backup.taking import Report
 
 place_argument = click.argument("place", metavar="DIR|s3://BUCKET/PREFIX")
 

@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 
 @click.command("stats")
 @data_option
+@click.option("--walk", is_flag=True, help="Count the buckets' bytes now, however long it takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
-def command(data: Path, as_json: bool) -> None:
-    """Show what is stored and what is saved, in all and per bucket."""
+def command(data: Path, walk: bool, as_json: bool) -> None:
+    """Show what is stored and what is saved, in all and per bucket.
+
+    \b
+    Of a large store, unique, stored and exclusive bytes per bucket are those
+    that collection counted last; their age is shown.
+    """
     from vaultaire.reports import get_report
     from vaultaire.stats import collect
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store:
-        figures = collect(store)
+        figures = collect(store, walk=walk)
         with store.kv.snapshot() as reader:
             care = {subject: get_report(reader, subject) for subject in ("scrub", "verify")}
     if as_json:
@@ -41,10 +47,11 @@ def command(data: Path, as_json: bool) -> None:
     if figures.buckets:
         print_lines([("", "")])
         print_table(
-            ("BUCKET", "TENANT", "OBJECTS", "LOGICAL", "UNIQUE", "DEDUP"),
+            ("BUCKET", "TENANT", "OBJECTS", "LOGICAL", "UNIQUE", "DEDUP", "STORED", "EXCLUSIVE"),
             [bucket_row(bucket) for bucket in figures.buckets],
-            right=(2, 3, 4, 5),
+            right=(2, 3, 4, 5, 6, 7),
         )
+        print_lines(remarks(figures, time.time()))
 
 
 def as_dict(figures: StoreStatistics) -> dict[str, object]:
@@ -58,12 +65,17 @@ def as_dict(figures: StoreStatistics) -> dict[str, object]:
         "compression_ratio": figures.compression_ratio,
         "chunks": figures.chunks,
         "packs": figures.packs,
+        "buckets_counted_ms": figures.walked_ms,
+        "buckets_complete": figures.complete,
+        "collection": figures.collection,
         "buckets": {
             bucket.name: {
                 "tenant": bucket.owner,
                 "objects": bucket.objects,
                 "logical_bytes": bucket.logical_bytes,
                 "unique_bytes": bucket.unique_bytes,
+                "stored_bytes": bucket.stored_bytes,
+                "exclusive_bytes": bucket.exclusive_bytes,
             }
             for bucket in figures.buckets
         },
@@ -79,7 +91,7 @@ def summary(figures: StoreStatistics) -> list[Line]:
             f"stored     {binary_size(figures.stored_bytes)}, compression x{figures.compression_ratio:.2f}",
             "bold",
         ),
-        (f"overhead   {binary_size(figures.overhead_bytes)}, journal, checkpoints and parity", "dim"),
+        (f"overhead   {binary_size(figures.overhead_bytes)}, journal, checkpoints, parity, reserve", "dim"),
     ]
 
 
@@ -112,5 +124,22 @@ def _age(then_ms: int, now: float) -> str:
 
 def bucket_row(bucket: BucketStatistics) -> tuple[str, ...]:
     ratio = f"x{bucket.logical_bytes / bucket.unique_bytes:.2f}" if bucket.unique_bytes else "-"
-    sizes = binary_size(bucket.logical_bytes), binary_size(bucket.unique_bytes)
-    return bucket.name, bucket.owner, f"{bucket.objects:,}", *sizes, ratio
+    unique, stored, exclusive = (
+        "-" if size is None else binary_size(size)
+        for size in (bucket.unique_bytes, bucket.stored_bytes, bucket.exclusive_bytes)
+    )
+    logical = binary_size(bucket.logical_bytes)
+    return bucket.name, bucket.owner, f"{bucket.objects:,}", logical, unique, ratio, stored, exclusive
+
+
+def remarks(figures: StoreStatistics, now: float) -> list[Line]:
+    """`now`: seconds since 1970."""
+    told: list[Line] = []
+    if figures.walked_ms is not None:
+        minutes = max(0, round((now - figures.walked_ms / 1000) / 60))
+        told.append(
+            (f"unique, stored, exclusive: as counted {minutes:,} minutes ago; --walk counts now", "dim")
+        )
+    if not figures.complete:
+        told.append(("not all that objects name could be read: see vaultaire verify", "yellow"))
+    return told

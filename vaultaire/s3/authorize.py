@@ -26,7 +26,7 @@ from vaultaire.s3 import acl, ceiling, stored
 from vaultaire.s3.actions import NEEDS, Needs
 from vaultaire.s3.bucket_settings import NOTHING_BLOCKED, Ownership, PublicAccessBlock
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.facts import existing_tags, request_facts
+from vaultaire.s3.facts import existing_tags, request_facts, without_requested
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.policy import Asked, Verdict
 from vaultaire.s3.version_ids import lookup, parse_version
@@ -145,9 +145,9 @@ def check_owner(bucket: BucketRecord, expected: str | None) -> None:
 
 
 def learn(call: Call, more: Facts) -> None:
-    """What the body told of the request: conditions see it from here on."""
+    """What the body asks for, tags or a lock: conditions see that from here on, and not what headers say of it."""
     if call.rules.policy is not None:
-        call.facts = _facts(call) | more
+        call.facts = without_requested(_facts(call)) | more
 
 
 def _known_by_head(operation: Operation, rules: Rules) -> bool:

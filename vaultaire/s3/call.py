@@ -207,7 +207,7 @@ class Call:
         self.admit(self.found_bucket)
 
     def learn(self, more: Facts) -> None:
-        """What the body told of the request: conditions of policies see it from here on."""
+        """What the body asks for: conditions of policies see it from here on, in place of what headers say."""
         learn(self, more)
 
     def source(self, reader: Reader, name: str) -> tuple[BucketRecord, Rules]:

@@ -88,6 +88,10 @@ ERRORS: dict[str, tuple[int, str]] = {
         "The list of parts was not in ascending order. Parts must be ordered by part number.",
     ),
     "InvalidPolicyDocument": (400, "The content of the form does not meet the conditions in the policy."),
+    "InvalidRedirectLocation": (
+        400,
+        "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+    ),
     "InvalidRange": (416, "The requested range is not satisfiable"),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidRetentionPeriod": (400, "Default retention period must be a positive integer value."),

@@ -17,6 +17,7 @@ from vaultaire.s3.policy_conditions import (
     EXISTING_TAG,
     LOCK_DAYS,
     LOCK_HOLD,
+    LOCK_KEYS,
     LOCK_MODE,
     LOCK_UNTIL,
     REQUEST_TAG,
@@ -105,6 +106,15 @@ def request_facts(
     if b"x-amz-object-lock-legal-hold" in headers:
         found[LOCK_HOLD] = (headers[b"x-amz-object-lock-legal-hold"],)
     return found
+
+
+def without_requested(facts: Facts) -> Facts:
+    """Less the tags and locks that headers ask for: where a body asks, headers of that kind mean nothing."""
+    return {
+        key: value
+        for key, value in facts.items()
+        if key not in LOCK_KEYS and key != REQUEST_TAG_KEYS and not key.startswith(REQUEST_TAG)
+    }
 
 
 def requested_retention(mode: str | None, until_ms: int | None, now: float) -> Facts:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Facts = Mapping[str, tuple[str, ...]]
 
 MARK = "${"
+_MAX_FILLED = (
+    64 << 10
+)  # characters; nothing that is compared with it is longer, but a value may come many times
 # No part of it can begin where another may go on: a failing match is as quick as one that fits.
 _VARIABLE = re.compile(
     r"\$\{(?:(?P<itself>[*?$])|(?P<key>[^,'{}]+)(?:,\s*'(?P<default>(?:[^']|'')*)'\s*)?)\}"
@@ -44,17 +47,19 @@ class Template:
         return tuple(piece for piece in self.pieces if isinstance(piece, Variable))
 
     def fill(self, facts: Facts) -> str | None:
-        """The text for this request; None if a variable has no value."""
-        filled = []
+        """The text for this request; None if a variable has no value, or if it becomes absurdly long."""
+        filled: list[str] = []
+        room = _MAX_FILLED
         for piece in self.pieces:
             if isinstance(piece, Variable):
                 found = facts.get(piece.key, ())
                 text = found[0] if len(found) == 1 else piece.default
-                if text is None:
-                    return None
-                filled.append(text)
             else:
-                filled.append(piece)
+                text = piece
+            room -= 0 if text is None else len(text)
+            if text is None or room < 0:
+                return None
+            filled.append(text)
         return "".join(filled)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from index.configs import get_config
 from index.errors import UnsupportedRecord
 from vaultaire.s3.lifecycle_xml import format_lifecycle, parse_lifecycle
 
 if TYPE_CHECKING:
+    from index.kv import Reader
     from vaultaire.s3.lifecycle import Rules
 
 CONFIG: Final = "lifecycle"
@@ -38,3 +40,9 @@ def wrap_rules(rules: Rules) -> bytes:
 def unwrap_rules(value: bytes) -> Rules:
     """Raises UnsupportedRecord. Every stored rule has its name."""
     return parse_lifecycle(unwrap(value), str)
+
+
+def rules_of(reader: Reader, bucket_id: int) -> Rules:
+    """() if the bucket has none."""
+    value = get_config(reader, bucket_id, CONFIG)
+    return () if value is None else unwrap_rules(value)

@@ -80,6 +80,7 @@ class Kernel:
         self.switch = switch  # chance of another thread's turn at a system call
         self.ordered = ordered  # see `Disk`
         self.calls = 0
+        self.removed_packs = 0
         self.dies_at = NEVER
         self.dies: Callable[[], None] = lambda: None
         self.faults: dict[str, float] = {}  # system call -> chance of EIO
@@ -408,6 +409,7 @@ class SimPath(PurePosixPath):
 
     def unlink(self, missing_ok: bool = False) -> None:
         _KERNEL.enter("unlink")
+        _KERNEL.removed_packs += self.suffix == ".pack"
         try:
             _KERNEL.disk.remove(self.parts[1:])
         except FileNotFoundError:

@@ -1,7 +1,8 @@
 """Deterministic simulation: the real store on a simulated machine, its processes interleaved, killed and cut off power.
 
-    python -m tests.crash.sim.simulation --seeds 0-999 [--mutant NAME] [--record]
+    python -m tests.crash.sim.simulation --seeds 0-999 [--record]
     python -m tests.crash.sim.simulation --seed 4711          # the same history again, to the last system call
+    python -m tests.crash.sim.simulation --mutant early-unlink --seeds 0-999   # status 0: it was found
 
 A seed decides everything: how many processes with how many clients, what they do, who has the next turn at each system
 call, which call is the last one of a process or of the machine, what the power cut leaves of what was not synced, which
@@ -32,6 +33,7 @@ import vaultaire.store
 from cas.catalog import iterate_packs
 from cas.chunk import Identity
 from cas.errors import CorruptChunk, CorruptManifest, CorruptPack, CorruptRow, MissingChunk, MissingPack
+from cas.manifest import Manifest
 from cas.store import ChunkStore
 from index.environment import Tuning
 from index.kv import CorruptJournal, CorruptValue, StorePoisoned
@@ -47,6 +49,8 @@ from vaultaire.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from index.recovery import RecoveryReport
 
 
 MODULES = ("cas.", "index.", "vaultaire.", "tests.crash.workload")
@@ -65,6 +69,10 @@ DAMAGE = (
 SIZES = (0, 700, 4_097, 6_000, 12_000, 25_000)
 SIZE_WEIGHTS = (1, 3, 2, 5, 3, 1)
 PACK_TARGET_BYTES = 30_000
+SHARED_BODIES = 10
+OWN_BODIES = 3
+WINDOW_BYTES = 5_000
+KEYS = 1  # per client and bucket
 EXTENT_BYTES = 4_096
 SEGMENT_BYTES = 8_000
 TUNING = Tuning(
@@ -74,12 +82,40 @@ TUNING = Tuning(
     checkpoint_least_bytes=4_000,
     monotonic=lambda: 0.0,
 )
+DAWDLING_TURNS = (0, 0, 0, 10, 100, 500)  # between two system calls, each a turn of somebody
+STEP_TURNS = (1, 1, 1, 5, 30)  # between two steps of collection
 MANY = 20  # deaths in a row while the store is opened
+
+
+class ClientRandom(random.Random):
+    """Knows whose it is, for `body_of`."""
+
+    pool = 0
+
+
+def body_of(rng: random.Random, size: int) -> bytes:
+    """Mostly one of a few: what was deleted is soon uploaded again, while collection is at it.
+
+    Some are everybody's; some only one client has, so that they are dead for sure once it has deleted them.
+    """
+    chance = rng.random()
+    if chance < 0.3:
+        return _body(0, rng.randrange(SHARED_BODIES))
+    if chance < 0.8 and isinstance(rng, ClientRandom):
+        return _body(rng.pool, rng.randrange(OWN_BODIES))
+    return rng.randbytes(size)
+
+
+@functools.cache
+def _body(pool: int, number: int) -> bytes:
+    rng = random.Random(pool << 8 | number)
+    return rng.randbytes(rng.randrange(4_500, 15_000))
 
 
 def shrink() -> None:
     """Once per process: as `workload.shrink`, smaller still."""
-    workload.SIZES, workload.SIZE_WEIGHTS = SIZES, SIZE_WEIGHTS
+    workload.SIZES, workload.SIZE_WEIGHTS, workload.KEYS = SIZES, SIZE_WEIGHTS, KEYS
+    workload.body_of = body_of
     workload.PACK_TARGET_BYTES = PACK_TARGET_BYTES
     workload.one_thread()
     names: Any = vaultaire.store
@@ -90,7 +126,14 @@ def shrink() -> None:
             directory, **given, **options, segment_bytes=SEGMENT_BYTES, tuning=workload.TUNING
         )
     )
-    names.recover = lambda directory, **given: recover(directory, **given, **options, tuning=workload.TUNING)
+
+    def recover_small(directory: Any, **given: Any) -> RecoveryReport:
+        report: RecoveryReport = recover(directory, **given, **options, tuning=workload.TUNING)
+        if "older than the journal" in report.reason:
+            raise Wrong(f"a gap between LMDB and the journal: {report.reason}")
+        return report
+
+    names.recover = recover_small
     names.ChunkStore = functools.partial(ChunkStore, pack_target_bytes=PACK_TARGET_BYTES)
     packs: Any = cas.packs
     packs.FIRST_EXTENT_BYTES = EXTENT_BYTES
@@ -100,6 +143,31 @@ def shrink() -> None:
 
 class Wrong(Exception):
     """A finding."""
+
+
+class SlowWorker(workload.Worker):
+    """A client that may take long between the last byte of its upload and its commit."""
+
+    kernel: Kernel
+    churns = False
+
+    def step(self) -> None:
+        """Deletes more than others do, so that there is something to collect."""
+        if self.churns:
+            self.rng.choice((self.put, self.put, self.delete, self.delete_version, self.copy))()
+        elif self.rng.random() < 0.3:
+            self.rng.choice((self.delete, self.delete_version, self.delete_version, self.abort))()
+        else:
+            super().step()
+
+    def _commit(self, fn: Callable[[Any], Any], publications: Any = ()) -> Any:
+        dawdle(self.kernel, self.rng)
+        return super()._commit(fn, publications)
+
+
+def dawdle(kernel: Kernel, rng: random.Random) -> None:
+    for _ in range(rng.choice(DAWDLING_TURNS)):
+        kernel.pause()
 
 
 @dataclass(slots=True)
@@ -114,6 +182,8 @@ class Simulation:
     rng: random.Random = field(init=False)
     kernel: Kernel = field(init=False)
     faulty: bool = field(init=False)
+    churns: bool = field(init=False)  # long lives, and collection all the while
+    clients: int = 0  # that work now
     boots: int = 0
     poisoned: bool = False  # a process has said so: all are to be stopped and started
 
@@ -122,11 +192,12 @@ class Simulation:
         switch = self.rng.choice((0.01, 0.1, 0.4))
         self.kernel = Kernel(random.Random(self.seed + 1), switch=switch, ordered=self.rng.random() < 0.5)
         self.faulty = self.rng.random() < 0.3
+        self.churns = self.rng.random() < 0.4
 
     def run(self) -> None:
         with installed(self.kernel, MODULES):
             try:
-                for _ in range(self.rng.randrange(1, 4)):
+                for _ in range(1 if self.churns else self.rng.randrange(1, 4)):
                     self._restart()
                     self._live()
                 self._restart()
@@ -231,7 +302,7 @@ class Simulation:
             self._start_process("maintenance", [self._maintenance])
         if self.faulty:
             self._schedule_faults()
-        self._schedule_death(1500)
+        self._schedule_death(20_000 if self.churns else self.rng.choice((1_000, 5_000)))
         self.kernel.run()
         self.kernel.dies_at = NEVER
 
@@ -283,39 +354,67 @@ class Simulation:
     # Jobs
 
     def _client(self, name: str) -> Callable[[Store, random.Random], None]:
-        def run(store: Store, rng: random.Random) -> None:
+        def run(store: Store, seeded: random.Random) -> None:
+            rng = ClientRandom(seeded.random())
+            rng.pool = 1 + CLIENTS.index(name)
             state = self.knowledge.states[name]
-            worker = workload.Worker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
-            for _ in range(rng.randrange(4, 15)):
-                if self.poisoned or self.finding is not None:
-                    return
-                worker.step()
-                self.kernel.pause()
+            worker = SlowWorker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
+            worker.kernel, worker.churns = self.kernel, self.churns
+            self.clients += 1
+            try:
+                for _ in range(rng.randrange(20, 40) if self.churns else rng.randrange(4, 15)):
+                    if self.poisoned or self.finding is not None:
+                        return
+                    worker.step()
+                    if rng.random() < 0.3:
+                        store.chunks.seal_idle(self.kernel.now + 1e6)
+                    self.kernel.pause()
+            finally:
+                self.clients -= 1
 
         return run
 
     def _maintenance(self, store: Store, rng: random.Random) -> None:
-        for _ in range(rng.randrange(1, 4)):
-            if self.poisoned:
+        rounds = rng.randrange(2, 7)
+        while rounds > 0 or (self.churns and self.clients):
+            rounds -= 1
+            dawdle(self.kernel, rng)
+            if self.poisoned or self.finding is not None:
                 return
             store.adopt_dead_writers()
             store.chunks.seal_idle(self.kernel.now + 1e6)
-            collect(store, self._between_steps)
+            if rng.random() < 0.5:
+                store.kv.write_checkpoint()
+            collect(store, lambda: self._between_steps(rng))
 
-    def _between_steps(self) -> None:
-        if self.poisoned:
-            raise StorePoisoned("another process saw it")  # the supervisor ends all
-        self.kernel.pause()
+    def _between_steps(self, rng: random.Random) -> None:
+        for _ in range(rng.choice(STEP_TURNS)):
+            if self.poisoned:
+                raise StorePoisoned("another process saw it")  # the supervisor ends all
+            self.kernel.pause()
 
     def _reader(self, store: Store, rng: random.Random) -> None:
-        """Reads what anybody has written, while it is replaced and collected."""
-        for _ in range(rng.randrange(6)):
+        """Slowly reads what anybody has written, while it is replaced and collected."""
+        reads = rng.randrange(10)
+        while reads > 0 or (self.churns and self.clients and not self.poisoned):
+            reads -= 1
             self.kernel.pause()
             with store.operation():
                 with store.kv.snapshot() as reader:
                     listed = list_objects(reader, workload._bucket(reader, "plain")).entries
                 if listed:
-                    workload._body(store, ObjectRecord.decode(rng.choice(listed)[1]))
+                    self._read(store, ObjectRecord.decode(rng.choice(listed)[1]), rng)
+
+    def _read(self, store: Store, record: ObjectRecord, rng: random.Random) -> None:
+        data = record.inline or b""
+        if record.manifest is not None:
+            pieces = []
+            for spans in store.chunks.windows(Manifest.decode(record.manifest), 0, record.size, WINDOW_BYTES):
+                dawdle(self.kernel, rng)
+                pieces += store.chunks.read(spans)
+            data = b"".join(pieces)
+        if workload.digest(data).digest.hex() != record.etag[:32]:
+            raise Wrong("a reader got other bytes")
 
     def _hear(self, *message: Any) -> None:
         self.knowledge.hear(message)
@@ -341,7 +440,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=results.parse_seeds, default=range(100))
     parser.add_argument("--seed", type=int, help="one seed")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no seed after this time")
-    parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
+    parser.add_argument(
+        "--mutant", choices=sorted(mutants.BY_NAME), action="append", default=[], help="may be repeated"
+    )
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a history
@@ -350,43 +451,59 @@ def main() -> int:
     seeds = range(options.seed, options.seed + 1) if options.seed is not None else options.seeds
     logging.getLogger("vaultaire").setLevel(logging.CRITICAL)
     shrink()
-    if options.mutant:
-        mutants.BY_NAME[options.mutant].install()
     gc.disable()  # a seed makes little garbage; what there is goes with its simulation
-    began, cpu, totals, findings, last = (
-        time.monotonic(),
-        time.process_time(),
-        [0, 0, 0, 0],
-        0,
-        seeds.start - 1,
-    )
+    if options.mutant:
+        # Each in a process of its own, that has imported everything already. All must be found: the status says if not.
+        return max([_forked(functools.partial(hunt, seeds, options, name)) for name in options.mutant])
+    return hunt(seeds, options, None)
+
+
+def _forked(work: Callable[[], int]) -> int:
+    """Its result, 1 if it found something; the other way round for who asks for mutants to be found."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        status = 2
+        try:
+            status = work()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return 0 if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1 else 1
+
+
+def hunt(seeds: range, options: argparse.Namespace, mutant: str | None) -> int:
+    """1 if something was found."""
+    if mutant is not None:
+        mutants.BY_NAME[mutant].install()
+    began, cpu, totals = time.monotonic(), time.process_time(), [0] * 5
+    findings, last = 0, seeds.start - 1
     for seed in seeds:
         if time.monotonic() - began > options.seconds:
             break
         simulation = simulate(seed)
         last = seed
-        counts = (
-            simulation.kernel.calls,
-            simulation.deaths,
-            simulation.cuts,
-            simulation.knowledge.acknowledged,
-        )
-        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        kernel = simulation.kernel
+        counts = (simulation.deaths, simulation.cuts, simulation.knowledge.acknowledged, kernel.removed_packs)
+        totals = [total + count for total, count in zip(totals, (*counts, kernel.calls), strict=True)]
         if simulation.finding is not None:
             findings += 1
-            print(f"seed {seed}: {simulation.finding}", file=sys.stderr, flush=True)
-            if options.mutant:
+            if mutant is not None:
                 break
+            print(f"seed {seed}: {simulation.finding}", file=sys.stderr, flush=True)
         if seed % 50 == 49:
             gc.collect()
     done = range(seeds.start, last + 1)
-    counts = f"{len(done):,} seeds, {totals[1]:,} kills, {totals[2]:,} cuts, {totals[3]:,} acknowledged, {totals[0]:,} system calls"
+    nouns = ("kills", "cuts", "acknowledged", "packs removed", "system calls")
+    counted = ", ".join(f"{total:,} {noun}" for total, noun in zip(totals, nouns, strict=True))
     each = (time.process_time() - cpu) / max(len(done), 1) * 1000
-    print(f"{counts}, {findings} findings; {each:.1f} ms of CPU per seed")
+    name = "" if mutant is None else f"mutant {mutant}: "
+    print(f"{name}{len(done):,} seeds, {counted}, {findings} findings; {each:.0f} ms of CPU per seed")
     if options.record and done:
-        mutant = "" if options.mutant is None else f", mutant {options.mutant}"
+        what = "simulation" if mutant is None else f"simulation, mutant {mutant}"
         command = f"python -m tests.crash.sim.simulation --seeds {done.start}-{done.stop - 1}"
-        results.record(results.Run(f"simulation{mutant}", done, counts, findings, command))
+        command += "" if mutant is None else f" --mutant {mutant}"
+        results.record(results.Run(what, done, f"{len(done):,} seeds, {counted}", findings, command))
     return 1 if findings else 0
 
 

@@ -500,3 +500,9 @@ def test_what_variables_ask_for_is_looked_up():
     conditions = {"StringEquals": {"s3:prefix": "${s3:object-lock-mode}"}}
     assert parse(document(statement(Condition=conditions)), BUCKET).asks_for_locks
     assert not home().asks_for_locks
+
+
+def test_a_value_that_comes_many_times_is_no_long_text():
+    policy = parse(document(statement(Resource=f"{ARN}/{'${aws:UserAgent}' * 1000}")), BUCKET)
+    assert verdict(policy, key="a" * 1000, aws__useragent="a") is Verdict.ALLOW
+    assert verdict(policy, key="a" * 1000, aws__useragent="a" * 8000) is Verdict.SILENT

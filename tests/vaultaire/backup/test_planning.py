@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.journal import ORIGIN, Checksum, Position
@@ -46,6 +46,7 @@ def test_a_journal_that_outgrew_the_newest_checkpoint_is_given_up_for_it():
     assert may_continue(held, [1], new, 10 * MIB)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 300))
 def test_pieces_cover_a_range_exactly(start, length, piece):
     cuts = list(cut_range(start, start + length, piece))
@@ -54,6 +55,7 @@ def test_pieces_cover_a_range_exactly(start, length, piece):
     assert all(0 < n <= piece for _, n in cuts)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 100)), st.integers(0, 1000))
 def test_only_what_lies_behind_the_base_is_missing(lengths, wanted):
     files = {"packs/00/f.pack": tuple(map(journal_piece, lengths))}
@@ -63,6 +65,7 @@ def test_only_what_lies_behind_the_base_is_missing(lengths, wanted):
     assert missing_of(files, "another", wanted).start == 0
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sets(st.integers(1, 50)), st.integers(1, 60))
 def test_the_newest_stay(numbers, keep):
     gone = superfluous(numbers, keep)
@@ -92,11 +95,13 @@ MANIFESTS = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(MANIFESTS)
 def test_what_decodes_is_what_was_encoded(manifest):
     assert Manifest.decode(manifest.encode(), "here") == manifest
 
 
+@settings(deadline=None, max_examples=50)
 @given(MANIFESTS, st.data())
 def test_a_changed_manifest_is_found(manifest, data):
     encoded = bytearray(manifest.encode())
@@ -111,6 +116,7 @@ def test_a_changed_manifest_is_found(manifest, data):
             Manifest.decode(bytes(encoded), "here")
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.binary(max_size=60)
     | st.text(max_size=30).map(str.encode)

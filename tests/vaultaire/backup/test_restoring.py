@@ -15,6 +15,7 @@ from vaultaire.backup.restoring import restore_backup
 from vaultaire.backup.taking import take_backup
 from vaultaire.cli.backup import open_place
 from vaultaire.errors import NotAStore, StoreError
+from vaultaire.rebuild import rebuild_store
 from vaultaire.store import Store
 
 
@@ -162,6 +163,18 @@ def test_a_restore_that_was_cut_off_is_gone_on_with(original, backups, tmp_path)
     assert copied[0] < report.total_bytes / 2  # most was there
     assert contents(tmp_path / "new") == original[1][3]
     assert not (tmp_path / "new" / "restore-unfinished").exists()
+
+
+def test_an_unfinished_restore_is_neither_served_nor_rebuilt(backups, tmp_path):
+    place = Watched(backups)
+    place.fail_get = 12
+    with pytest.raises(BackupError):
+        restore_backup(place, tmp_path / "new")
+    for create in (False, True):
+        with pytest.raises(NotAStore, match="vaultaire restore"):
+            Store.open(tmp_path / "new", kind="command", create=create)
+    with pytest.raises(NotAStore, match="vaultaire restore"):
+        rebuild_store(tmp_path / "new", identity_from=True)
 
 
 def test_a_restore_that_was_cut_off_verifies_what_is_there(original, backups, tmp_path):

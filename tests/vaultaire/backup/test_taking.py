@@ -458,7 +458,7 @@ def test_everything_is_durable_before_the_manifest_appears_and_before_anything_i
             self.checked = 0
 
         def rename(self, source, target):
-            if target.parent.name == "backups":
+            if target.parent == tmp_path / "backups" / "backups":
                 assert self.unsynced == set()
                 self.checked += 1
             super().rename(source, target)
@@ -478,3 +478,14 @@ def test_everything_is_durable_before_the_manifest_appears_and_before_anything_i
         take_backup(subject.store, FolderPlace(tmp_path / "backups", create=True, files=files), keep=1)
         assert files.unsynced == set()
     assert files.checked == 3
+
+
+def test_a_full_destination_during_the_checkpoint_is_not_taken_for_a_damaged_checkpoint(subject, tmp_path):
+    subject.put(b"k")
+    subject.store.kv.write_checkpoint()
+    before = sorted((subject.directory / "checkpoint").iterdir())
+    for step in range(1, 12):
+        full = full_disk(step)
+        with pytest.raises(DestinationFull):
+            take_backup(subject.store, FolderPlace(tmp_path / f"b{step}", create=True, files=full))
+    assert sorted((subject.directory / "checkpoint").iterdir()) == before

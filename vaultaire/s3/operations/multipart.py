@@ -20,7 +20,7 @@ from index.objects import get_object as find
 from index.records import ObjectRecord, PartRecord, UploadRecord
 from index.values import Checksum, PartSummary, encode_parts
 from index.versions import put_object as put
-from vaultaire.s3 import checksums, conditions, xml, xml_requests
+from vaultaire.s3 import checksums, conditions, dates, xml, xml_requests
 from vaultaire.s3.body import (
     MAX_PUT_BYTES,
     new_digests,
@@ -31,7 +31,7 @@ from vaultaire.s3.body import (
 )
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.checksums import Algorithm
-from vaultaire.s3.errors import S3Error
+from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.expected import (
     parse_checksum_type,
     parse_object_checksum,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 MIN_PART_BYTES = (
     5 << 20
 )  # all but the last: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+_IF_INITIATED = b"x-amz-if-match-initiated-time"
 PART_WINDOW = 256  # parts read at a time: their manifests have up to some KiB each
 
 
@@ -163,11 +164,18 @@ def _check_part_algorithm(upload: UploadRecord, given: Algorithm | None) -> None
 
 
 async def abort_multipart_upload(call: Call) -> Response:
+    """Raises NoSuchUpload; PreconditionFailed if it was begun in another second than the client expects."""
     key, identifier = call.key, upload_id(call.query)
     assert key is not None
+    expected = call.header(_IF_INITIATED)
+    expected_seconds = None if expected is None else dates.parse_http(expected)
+    if expected is not None and expected_seconds is None:
+        raise invalid_argument("The header must be an HTTP date", _IF_INITIATED.decode(), expected)
 
     def commit(txn: Transaction) -> None:
-        bucket, _ = _find_upload(call, txn, identifier)
+        bucket, upload = _find_upload(call, txn, identifier)
+        if expected_seconds is not None and upload.initiated_ms // 1000 != expected_seconds:
+            raise S3Error("PreconditionFailed", extra={"Condition": _IF_INITIATED.decode()})
         uploads.remove_upload(txn, bucket.id, key, identifier)
 
     await call.commit(commit)

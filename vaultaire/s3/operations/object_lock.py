@@ -69,9 +69,8 @@ async def put_object_retention(call: Call) -> Response:
     require_lock(call.require_bucket())
     parsed = xml_lock.parse_retention(await read_small_body(call))
     retention = None if parsed is None else Retention(*parsed)
-    if retention is not None:
-        now = call.services.clock()
-        call.learn(requested_retention(retention.mode, retention.until_ms, now))
+    mode, until_ms = (None, None) if retention is None else (retention.mode, retention.until_ms)
+    call.learn(requested_retention(mode, until_ms, call.services.clock()))
     call.require("s3:PutObjectRetention", call.key, call.query.get("versionId"))
     change = call.change()
     require_future(retention, change.now_ms)

@@ -140,6 +140,7 @@ async def _get(call: Call, *, body: bool) -> Response:
 
 def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     """(the answer without its body, the object, the bytes asked for)."""
+    number = _part_number(call)
     bucket, record = _asked_for(call)
     refuse_customer_keys(call.headers)
     headers = object_headers(record) + version_headers(bucket, record) + lock_headers(call, record)
@@ -150,9 +151,9 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     current = current_of(record)
     if conditions.check_read(call.headers, current) == "not-modified":
         return Response(304, _not_modified_headers(headers)), record, 0, 0
-    status, (start, stop) = _select(call, record, current, headers)
+    status, (start, stop) = _select(call, record, current, number, headers)
     if call.header(b"x-amz-checksum-mode") == "ENABLED":
-        headers.extend(_checksum_of(call, record, status))
+        headers.extend(_checksum_of(record, number, status))
     if "versionId" not in call.query:
         headers += expiry_headers(call, record)
     overrides = response_overrides(call.query, anonymous=call.principal.anonymous) if call.query else []
@@ -162,15 +163,14 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     return Response(status, headers, length=stop - start), record, start, stop
 
 
-def _checksum_of(call: Call, record: ObjectRecord, status: int) -> list[tuple[bytes, bytes]]:
+def _checksum_of(record: ObjectRecord, number: int | None, status: int) -> list[tuple[bytes, bytes]]:
     """Of exactly what is answered: the object or, where its checksum is that of the parts' checksums, one part."""
     if status == 200:
         return checksum_headers(record.checksum)
-    number = call.query.get("partNumber")
     composite = record.checksum is not None and record.checksum.type == "COMPOSITE"
     if number is None or not composite or not record.parts:
         return []
-    part = record.parts[int(number) - 1].checksum
+    part = record.parts[number - 1].checksum
     return [] if part is None else checksum_headers(replace(part, type="COMPOSITE"))
 
 
@@ -188,17 +188,30 @@ def _not_modified_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[byte
     return [h for h in headers if h[0] in kept]
 
 
+def _part_number(call: Call) -> int | None:
+    """Raises InvalidArgument, InvalidRequest."""
+    text = call.query.get("partNumber")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= 10_000):
+        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
+    if b"range" in call.headers:
+        raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+    return int(text)
+
+
 def _select(
-    call: Call, record: ObjectRecord, current: conditions.Current, headers: list[tuple[bytes, bytes]]
+    call: Call,
+    record: ObjectRecord,
+    current: conditions.Current,
+    number: int | None,
+    headers: list[tuple[bytes, bytes]],
 ) -> tuple[int, tuple[int, int]]:
     """(status, half-open byte range) that Range or partNumber ask for; adds the headers that go with it."""
-    part_number = call.query.get("partNumber")
     range_header = call.header(b"range")
     selected = None
-    if part_number is not None:
-        if range_header is not None:
-            raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
-        selected = _part_range(part_number, record, headers)
+    if number is not None:
+        selected = _part_range(number, record, headers)
     elif range_header is not None and conditions.range_applies(call.headers, current):
         selected = ranges.parse_range(range_header, record.size)
     if selected is None or not record.size:
@@ -208,10 +221,7 @@ def _select(
     return 206, selected
 
 
-def _part_range(text: str, record: ObjectRecord, headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
-        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
-    number = int(text)
+def _part_range(number: int, record: ObjectRecord, headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
     parts = record.parts
     if not parts:
         if number == 1:
