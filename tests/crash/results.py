@@ -18,7 +18,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 REPOSITORY = Path(__file__).resolve().parents[2]
-COUNT = re.compile(r"([\d,]+) ([a-z][a-z ]*)")
+COUNT = re.compile(r"\b(\d[\d,]*) ([a-z]+)")
+REMARK = re.compile(r"\([^)]*\)|[;:].*")  # in a row's counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,13 @@ def next_seed(what: str, path: Path = RESULTS) -> int:
 
 
 def sums(path: Path = RESULTS) -> dict[str, dict[str, int]]:
-    """Per laboratory: runs, faults, and every count by its noun."""
+    """Per laboratory: runs, faults, and every count by its noun; remarks in brackets or behind a colon do not count."""
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for cells in rows(path):
         totals[cells[2]]["runs"] += 1
         totals[cells[2]]["faults"] += int(cells[5])
-        for number, noun in COUNT.findall(cells[4]):
-            totals[cells[2]][noun.strip()] += int(number.replace(",", ""))
+        for number, noun in COUNT.findall(REMARK.sub("", cells[4])):
+            totals[cells[2]][noun] += int(number.replace(",", ""))
     return totals
 
 

@@ -90,7 +90,10 @@ def test_seed_ranges_have_both_ends(text, seeds):
 def test_runs_are_appended_resumed_and_summed(tmp_path):
     table = tmp_path / "RESULTS.md"
     table.write_text("# Results\n\n| date | commit |\n|---|---|\n")
-    results.record(results.Run("kills", range(10), "1,000 kills, 5 lost", 1, "kill --seeds 0-9"), table)
+    results.record(
+        results.Run("kills", range(10), "1,000 kills, 5 lost (1 twice); in 7 hours", 1, "kill --seeds 0-9"),
+        table,
+    )
     results.record(results.Run("kills", range(10, 20), "500 kills", 0, "kill --seeds 10-19"), table)
     assert results.next_seed("kills", table) == 20
     assert results.next_seed("others", table) == 0
