@@ -67,11 +67,11 @@ def next_seed(what: str, path: Path = RESULTS) -> int:
 
 
 def sums(path: Path = RESULTS) -> dict[str, dict[str, int]]:
-    """Per laboratory: runs, faults, and every count by its noun; remarks in brackets or behind a colon do not count."""
+    """Per laboratory: runs, findings, and every count by its noun; remarks in brackets or behind a colon do not count."""
     totals: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for cells in rows(path):
         totals[cells[2]]["runs"] += 1
-        totals[cells[2]]["faults"] += int(cells[5])
+        totals[cells[2]]["findings"] += int(cells[5])
         for number, noun in COUNT.findall(REMARK.sub("", cells[4])):
             totals[cells[2]][noun] += int(number.replace(",", ""))
     return totals

@@ -97,4 +97,4 @@ def test_runs_are_appended_resumed_and_summed(tmp_path):
     results.record(results.Run("kills", range(10, 20), "500 kills", 0, "kill --seeds 10-19"), table)
     assert results.next_seed("kills", table) == 20
     assert results.next_seed("others", table) == 0
-    assert results.sums(table) == {"kills": {"runs": 2, "faults": 1, "kills": 1500, "lost": 5}}
+    assert results.sums(table) == {"kills": {"runs": 2, "findings": 1, "kills": 1500, "lost": 5}}
