@@ -51,6 +51,8 @@ class Appender:
         # Poisoned packs and their durable lengths. Never forgotten: an upload may ask for the lost bytes long after
         # the pack's row was settled, and must not take silence for durability.
         self.lost: dict[int, int] = {}
+        # Packs in a row that the disk failed (a full one has not), without one successful flush between them.
+        self.failures_in_a_row = 0
         self.has_leftovers = False  # files without a row, which adoption has to remove
 
     def append(self, kind: PackKind, frame: EncodedFrame, chunks: int) -> tuple[int, int, int]:
@@ -74,7 +76,10 @@ class Appender:
             open_pack = self._unsettled.get(pack)
         if open_pack is not None:
             with self._remember_lost():
-                return open_pack.make_durable(end)
+                progress = open_pack.make_durable(end)
+            if end and not progress.footerless:
+                self.failures_in_a_row = 0
+            return progress
         if end > self.lost.get(pack, end):
             raise PackPoisoned(pack, self.lost[pack], "an earlier flush or write failed")
         return None
@@ -143,6 +148,7 @@ class Appender:
                 self._place.remove(number)
                 raise
         except OSError as error:
+            self.failures_in_a_row += 1
             raise PlaceFailed(f"pack {number:016x} cannot be made: {error}") from error
 
     @contextmanager
@@ -150,6 +156,8 @@ class Appender:
         try:
             yield
         except PackPoisoned as error:
+            if error.pack not in self.lost and isinstance(error.__cause__, OSError):
+                self.failures_in_a_row += 1
             self.lost[error.pack] = error.durable
             raise
 

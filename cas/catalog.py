@@ -1,13 +1,13 @@
 """The catalog: where every chunk is, and what state every pack is in. Rows of an ordered map; keeps no state but a cache.
 
 Tables: `cas.placements` (chunk id -> placement), `cas.packs` (pack -> state and counters), `cas.state` (epoch, and
-one row per condemned pack). Layouts: cas/FORMAT.md.
+one row per condemned pack), and `cas.damaged` (see `cas.damage`). Layouts: cas/FORMAT.md.
 
 Rules that everything else relies on:
 
 * A placement is published only after its pack's bytes are durable, by a commit that also holds the pack's row.
-* A chunk has one placement. A publish never replaces one, unless its pack is condemned: a lookup treats the chunks
-  of condemned packs as unknown, so their uploads bring a copy of their own.
+* A chunk has one placement. A publish never replaces one, unless its pack is condemned or the chunk is known to be
+  damaged: a lookup treats such chunks as unknown, so their uploads bring a copy of their own.
 * A pack goes open -> sealed -> condemned -> gone (no row), never back. The row of an open pack is written by its
   writer's commits only.
 * The epoch grows with every step into `condemned`, in the same commit; so what is known about condemned packs may
@@ -22,6 +22,7 @@ from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cas.damage import DAMAGED, damaged_chunks, forget_damage, known_damage, unqueue_mending
 from cas.errors import CorruptRow, PackGone, UnsupportedFormat
 from cas.frame import WORD, Codec
 from cas.pack import PackKind
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 PLACEMENTS: Final = "cas.placements"
 PACKS: Final = "cas.packs"
 STATE: Final = "cas.state"
-TABLES: Final = (PLACEMENTS, PACKS, STATE)
+TABLES: Final = (PLACEMENTS, PACKS, STATE, DAMAGED)
 
 _EPOCH: Final = b"epoch"
 _CONDEMNED: Final = b"condemned/"
@@ -46,6 +47,7 @@ _GONE_END: Final = b"gone0"
 # --- placements -------------------------------------------------------------------------------------------------
 
 _PLACEMENT: Final = struct.Struct(">BQIHIIII")
+_PLACE: Final = struct.Struct(">xQ14xII")  # the same bytes
 _PLACEMENT_VERSION: Final = 0x10  # high nibble; flags in the low one
 _HAS_BASES: Final = 0x01
 _IS_RAW: Final = 0x02
@@ -117,11 +119,11 @@ def decode_placement(chunk: bytes, row: bytes) -> Placement:
 
 
 def place_of(chunk: bytes, row: bytes) -> tuple[int, int, int]:
-    """(pack, ordinal, raw length): what marking needs, at half the price. Raises as `decode_placement`."""
+    """(pack, raw length, ordinal): what marking needs, at half the price. Raises as `decode_placement`."""
     if len(row) != _PLACEMENT.size or row[0] not in _PLACEMENT_HEADS:
         decode_placement(chunk, row)
-    _, pack, _, _, _, _, length, ordinal = _PLACEMENT.unpack(row)
-    return pack, ordinal, length
+    place: tuple[int, int, int] = _PLACE.unpack(row)
+    return place
 
 
 def pack_of(row: bytes) -> int:
@@ -307,10 +309,14 @@ def drop_placements(txn: Transaction, pack: int, chunks: Iterable[bytes]) -> int
     row = get_pack(txn, pack)
     ids = sorted(chunks)
     dropped: dict[int, tuple[int, int]] = {}
+    gone = []
     for chunk, placement in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
         if placement is not None and pack_of(placement) == pack:
             txn.delete(PLACEMENTS, chunk)
             _tally(dropped, placement, 1)
+            gone.append(chunk)
+    if damaged_chunks(txn):
+        forget_damage(txn, gone)
     count, raw_bytes = dropped.get(pack, (0, 0))
     if row is not None and count:
         left = replace(
@@ -327,6 +333,7 @@ def forget_pack(txn: Transaction, pack: int) -> None:
     """
     txn.delete(PACKS, pack_key(pack))
     txn.delete(STATE, _CONDEMNED + pack_key(pack))
+    unqueue_mending(txn, pack)
     txn.put(STATE, _GONE + pack_key(pack), b"")
 
 
@@ -375,14 +382,20 @@ def publish(
     is_condemned = _is_condemned(txn)
     gained: dict[int, tuple[int, int]] = {}  # pack -> chunks, raw bytes
     ids = sorted(placements)
+    damaged = known_damage(txn, ids)
+    healed = []
     for chunk, old in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
         new = placements[chunk]
         if old is not None:
-            if not is_condemned(pack_of(old)):
+            # An upload may still carry the placement that was found damaged: that is no new copy.
+            if not is_condemned(pack_of(old)) and (chunk not in damaged or new == old):
                 continue
             _tally(gained, old, -1)
         txn.put(PLACEMENTS, chunk, new)
         _tally(gained, new, 1)
+        if chunk in damaged:
+            healed.append(chunk)
+    forget_damage(txn, healed)
     for pack, (chunks, raw_bytes) in gained.items():
         row = rows.get(pack) or get_pack(txn, pack)
         if row is None:

@@ -62,6 +62,10 @@ class Chunker:
         self._cutter = rules.cutter()
         self._tail = bytearray()
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._tail)
+
     def feed(self, block: bytes | memoryview) -> list[memoryview]:
         """Every chunk that is complete now, in order, as views onto `block` or onto bytes of their own.
 
@@ -74,6 +78,17 @@ class Chunker:
         chunks: list[memoryview] = []
         start = self._cut_across(view, chunks) if self._tail else 0
         self._cut_block(view[start:], chunks)
+        return chunks
+
+    def settle(self) -> list[memoryview]:
+        """Chunks among the bytes held that are complete: `feed` looks for them only when it has `rules.maximum` bytes.
+
+        For a caller that is short of memory. The cuts are the same.
+        """
+        held = bytes(self._tail)
+        self._tail = bytearray()
+        chunks: list[memoryview] = []
+        self._cut_block(memoryview(held), chunks)
         return chunks
 
     def finish(self) -> list[memoryview]:

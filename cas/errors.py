@@ -82,6 +82,24 @@ class PackUnreadable(CasError):
         self.reason = reason
 
 
+class MissingSidecar(CasError):
+    """There is no parity beside this pack: not made yet, turned off, or lost."""
+
+    def __init__(self, pack: int) -> None:
+        super().__init__(f"pack {pack:016x} has no parity sidecar")
+        self.pack = pack
+
+
+class Unmendable(CasError):
+    """More of a pack is damaged than its parity can make good."""
+
+    def __init__(self, pack: int, offset: int, reason: str) -> None:
+        super().__init__(f"pack {pack:016x} cannot be mended at offset {offset}: {reason}")
+        self.pack = pack
+        self.offset = offset
+        self.reason = reason
+
+
 class PackGone(CasError):
     """At its commit an upload relies on a pack without a row. Nothing was committed; the client may try again."""
 

@@ -63,6 +63,11 @@ class Ingest:
         """Raw bytes of the data chunks in them."""
         return self._pending.new_raw_bytes
 
+    @property
+    def held_bytes(self) -> int:
+        """Raw bytes of the chunks that are not written yet."""
+        return self._chunker.held_bytes + self._data.held_bytes
+
     def feed(self, block: bytes | memoryview) -> None:
         """Take the next bytes in; keeps nothing of `block`. Blocking. 64 KiB to 4 MiB at a time are best.
 
@@ -72,6 +77,14 @@ class Ingest:
             raise RuntimeError("an ingest is fed after it was finished")
         self.size += len(block)
         self._take(self._chunker.feed(block))
+
+    def flush(self) -> None:
+        """Write all that is complete, and hold no more than the chunk that is not. Frames become smaller by it.
+
+        For a caller that is short of memory. Blocking. Raises as `feed`.
+        """
+        self._take(self._chunker.settle())
+        self._data.flush()
 
     def finish(self) -> Manifest:
         """No more bytes: write what is left. Idempotent. Raises as `feed`."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cas.ports import Reader
 
 _BATCH: Final = 8192  # placements looked up at a time; sorted, so neighbours share pages
+_GROWTH_BYTES: Final = 64  # packs are marked in any order; each growth may move all bits of one
 _NODE_BATCH: Final = 64  # nodes looked up at a time
 _REMEMBERED: Final = 20  # errors kept for the report
 
@@ -57,17 +58,16 @@ class Bits:
 
     def add(self, pack: int, ordinal: int) -> bool:
         """False if it was there."""
-        bits = self._packs.get(pack)
-        if bits is None:
-            bits = self._packs[pack] = bytearray()
-        if ordinal >> 3 >= len(bits):
-            # Grown in steps: packs are filled in order, and each extension may move the whole.
-            bits.extend(bytes((ordinal >> 3) + 64 - len(bits)))
-        mask = 1 << (ordinal & 7)
-        if bits[ordinal >> 3] & mask:
-            return False
-        bits[ordinal >> 3] |= mask
-        return True
+        index, mask = ordinal >> 3, 1 << (ordinal & 7)
+        try:
+            bits = self._packs[pack]
+            byte = bits[index]
+        except LookupError:  # cheaper than to ask for each chunk
+            bits = self._packs.setdefault(pack, bytearray())
+            bits.extend(bytes(index + _GROWTH_BYTES - len(bits)))
+            byte = 0
+        bits[index] = byte | mask
+        return not byte & mask
 
     def update(self, other: Bits) -> None:
         """Add all of `other`, which may not be used any more."""
@@ -134,6 +134,10 @@ class Marker:
         """Of the data chunks marked."""
         return sum(self.fresh.values()) + self.shared_bytes
 
+    def live_in(self, pack: int) -> int:
+        """Raw bytes of what is marked in `pack`."""
+        return self.fresh.get(pack, 0) + self.shared.get(pack, 0) + self.nodes.get(pack, 0)
+
     @property
     def shared_bytes(self) -> int:
         return sum(self.shared.values())
@@ -166,14 +170,14 @@ class Marker:
             return
         with self._snapshot() as reader:
             rows = reader.get_many(PLACEMENTS, ids)
-        bits, earlier, fresh, shared = self.bits, self._earlier, self.fresh, self.shared
+        add, earlier, fresh, shared = self.bits.add, self._earlier, self.fresh, self.shared
         for chunk, row in zip(ids, rows, strict=True):
             if row is None:
                 self.missing += 1
                 self._remember(MissingChunk(chunk))
                 continue
-            pack, ordinal, length = place_of(chunk, row)
-            if not bits.add(pack, ordinal):
+            pack, length, ordinal = place_of(chunk, row)
+            if not add(pack, ordinal):
                 continue
             self.chunks += 1
             if earlier is not None and (pack, ordinal) in earlier:

@@ -10,7 +10,7 @@ import errno
 import threading
 from typing import TYPE_CHECKING
 
-from cas.errors import MissingPack, NoSpace, PackUnreadable
+from cas.errors import MissingPack, MissingSidecar, NoSpace, PackUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,10 @@ class MemoryPacks:
         self.capacity: int | None = None  # bytes of all packs together
         self.failing_syncs: set[int] = set()  # packs whose syncs fail from now on
         self.failing_writes: set[int] = set()
+        self.forgetful: set[int] = set()  # packs whose writes succeed and change nothing
         self.unreadable: set[int] = set()
+        self.bad_sectors: set[tuple[int, int]] = set()  # (pack, offset): reads fail, a write heals it
+        self.sidecars = MemorySidecars()
         self.sync_ends_pack = False  # as an object store: what was synced cannot grow
         self.syncs = 0
         self.reads: list[tuple[int, int, int]] = []  # (pack, offset, length) of every read
@@ -43,7 +46,7 @@ class MemoryPacks:
     def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         if pack not in self.volatile:
             raise MissingPack(pack)
-        if pack in self.unreadable:
+        if pack in self.unreadable or self._meets_bad_sector(pack, ranges):
             raise PackUnreadable(pack, "injected")
         self.reads += [(pack, offset, length) for offset, length in ranges]
         data = self.volatile[pack]
@@ -65,7 +68,19 @@ class MemoryPacks:
         writer.write(length, [footer])
         writer.finish(length + len(footer))
 
+    def rewrite(self, pack: int, pieces: Sequence[tuple[int, bytes]]) -> None:
+        if pack not in self.volatile:
+            raise MissingPack(pack)
+        writer = MemoryPackWriter(self, pack)
+        for offset, data in pieces:
+            writer.write(offset, [data])
+        writer.sync()
+
+    def drop_cached(self, pack: int) -> None:
+        """Nothing is cached."""
+
     def remove(self, pack: int) -> None:
+        self.sidecars.remove(pack)
         self.volatile.pop(pack, None)
         self.durable.pop(pack, None)
 
@@ -79,6 +94,12 @@ class MemoryPacks:
             left.volatile[pack] = bytearray(data) + self.volatile[pack][len(data) : len(data) + torn]
             left.durable[pack] = bytes(left.volatile[pack])
         return left
+
+    def _meets_bad_sector(self, pack: int, ranges: Sequence[tuple[int, int]]) -> bool:
+        return any(
+            bad == pack and any(offset <= at < offset + length for offset, length in ranges)
+            for bad, at in self.bad_sectors
+        )
 
     def used(self) -> int:
         return sum(map(len, self.volatile.values()))
@@ -102,8 +123,14 @@ class MemoryPackWriter:
     def write(self, offset: int, parts: Sequence[Buffer]) -> None:
         if self._pack in self._place.failing_writes:
             raise OSError(errno.EIO, "injected")
+        if self._pack in self._place.forgetful:
+            return
         data = b"".join(parts)
         with self._place._lock:
+            written = range(offset, offset + len(data))
+            self._place.bad_sectors -= {
+                (pack, at) for pack, at in self._place.bad_sectors if pack == self._pack and at in written
+            }
             image = self._place.volatile[self._pack]
             image.extend(bytes(max(0, offset + len(data) - len(image))))
             image[offset : offset + len(data)] = data
@@ -123,3 +150,31 @@ class MemoryPackWriter:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class MemorySidecars:
+    """Sidecars in memory: the contract of `cas.sidecars`."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, bytearray] = {}
+
+    def put(self, pack: int, data: bytes) -> None:
+        self.files[pack] = bytearray(data)
+
+    def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        if pack not in self.files:
+            raise MissingSidecar(pack)
+        data = self.files[pack]
+        return [bytes(data[offset : offset + length]) for offset, length in ranges]
+
+    def length(self, pack: int) -> int:
+        if pack not in self.files:
+            raise MissingSidecar(pack)
+        return len(self.files[pack])
+
+    def remove(self, pack: int) -> None:
+        self.files.pop(pack, None)
+
+    def lengths(self) -> Iterator[tuple[int, int]]:
+        for pack, data in sorted(self.files.items()):
+            yield pack, len(data)

@@ -138,7 +138,7 @@ def read_contents(pack: int, read: Read, length: int) -> PackContents:
 
     Raises CorruptPack (its header), UnsupportedFormat.
     """
-    footer = _read_footer(read, length)
+    footer = read_footer(read, length)
     if footer is None:
         return scan_contents(pack, read)
     header, _ = _read_header(pack, read)
@@ -183,7 +183,7 @@ def _scan(pack: int, read: Read, start: int, durable: int | None) -> Iterator[tu
         raise CorruptPack(pack, durable, f"the frames end at {offset}, not at the durable length")
 
 
-def _read_footer(read: Read, length: int) -> tuple[int, list[tuple[int, FrameHeader]]] | None:
+def read_footer(read: Read, length: int) -> tuple[int, list[tuple[int, FrameHeader]]] | None:
     """(end of the frames, frames) by an intact footer at the very end; None if there is none."""
     try:
         trailer = read(length - TRAILER_BYTES, TRAILER_BYTES) if length > TRAILER_BYTES else b""

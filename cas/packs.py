@@ -1,8 +1,9 @@
 """Packs as files in one directory: packs/<2 hex>/<16 hex>.pack. The local `PackPlace`.
 
 The file name is the pack's number in hexadecimal, its folder the last two digits. Files grow by preallocated
-extents, so a full disk shows before bytes are taken in; `finish` cuts them at their true length. Nothing here knows
-what the bytes mean.
+extents, so a full disk shows before bytes are taken in; `finish` cuts them at their true length. On a disk that is
+nearly full no more is taken than is needed: what lies below `keep_free_bytes` is for others. Nothing here knows what
+the bytes mean.
 
 Durability: `sync` flushes the file and, the first time, the directory entries that lead to it; `finish`, `seal_at`
 and `remove` are durable on return. A failed flush is reported once as OSError: by then the kernel may have dropped
@@ -31,11 +32,22 @@ if TYPE_CHECKING:
 
 FIRST_EXTENT_BYTES: Final = 1 << 20
 LARGEST_EXTENT_BYTES: Final = 64 << 20
+SIDECAR_SUFFIX: Final = ".parity"  # see cas.sidecars
+BLOCK_BYTES: Final = 4096
 MAX_OPEN_FILES: Final = 128  # of sealed and growing packs that are being read
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAX_PARTS: Final = 1024  # IOV_MAX of Linux and macOS
 _NO_FALLOCATE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+
+def plan_extent(allocated: int, needed: int, spare: int) -> int:
+    """How many bytes to allocate next: as much again as there is, within bounds; only what is needed if that is short.
+
+    `spare`: free bytes that nobody else is to have; may be negative.
+    """
+    ahead = min(max(allocated, FIRST_EXTENT_BYTES), LARGEST_EXTENT_BYTES)
+    return max(ahead, needed) if spare >= max(ahead, needed) else -(-needed // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def writer_of(pack: int) -> int:
@@ -46,8 +58,17 @@ def writer_of(pack: int) -> int:
 class LocalPacks:
     """See the module. Thread-safe. `directory` must exist; it belongs to one store."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_free_bytes: int = 0,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`make_room` is asked when the disk is full: True if another attempt is worth it, False in the end."""
         self._directory = directory
+        self._keep_free_bytes = keep_free_bytes
+        self._make_room = make_room
         self._files = _OpenFiles(self.path)
 
     def path(self, pack: int) -> Path:
@@ -56,16 +77,16 @@ class LocalPacks:
 
     def create(self, pack: int) -> LocalPackWriter:
         path = self.path(pack)
-        with _full_as_no_space():
+        with full_as_no_space():
             path.parent.mkdir(exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # The folder may be new, and made by another thread whose flush is still to come: both are flushed here.
-        return LocalPackWriter(fd, (path.parent, self._directory))
+        return LocalPackWriter(fd, (path.parent, self._directory), self._keep_free_bytes, self._make_room)
 
     def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         with self._files.use(pack) as fd:
             try:
-                return [_read_range(fd, offset, length) for offset, length in ranges]
+                return [read_range(fd, offset, length) for offset, length in ranges]
             except OSError as error:
                 raise PackUnreadable(pack, str(error)) from error
 
@@ -97,10 +118,31 @@ class LocalPacks:
         finally:
             writer.close()
 
+    def rewrite(self, pack: int, pieces: Sequence[tuple[int, bytes]]) -> None:
+        try:
+            fd = os.open(self.path(pack), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise MissingPack(pack) from error
+        writer = LocalPackWriter(fd, ())
+        try:
+            for offset, data in pieces:
+                writer.write(offset, [data])
+            writer.sync()
+        finally:
+            writer.close()
+
+    def drop_cached(self, pack: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError, MissingPack, PackUnreadable), self._files.use(pack) as fd:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def remove(self, pack: int) -> None:
         self._files.forget(pack)
         path = self.path(pack)
         with suppress(FileNotFoundError):
+            # The sidecar first: alone it would stay for ever, for nothing names it.
+            for suffix in (SIDECAR_SUFFIX, SIDECAR_SUFFIX + ".new"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
             path.unlink()
             sync_directory(path.parent)
 
@@ -117,26 +159,42 @@ class LocalPackWriter:
 
     ends_at_sync = False
 
-    def __init__(self, fd: int, folders: tuple[Path, ...]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        folders: tuple[Path, ...],
+        keep_free_bytes: int = 0,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._fd = fd
+        self._make_room = make_room
         self._unsynced_folders = folders
+        self._keep_free_bytes = keep_free_bytes
         self._allocated = 0
         self._can_allocate = hasattr(os, "posix_fallocate")
 
     def prepare(self, length: int) -> None:
         while self._can_allocate and self._allocated < length:
-            extent = min(max(self._allocated, FIRST_EXTENT_BYTES), LARGEST_EXTENT_BYTES)
+            extent = plan_extent(self._allocated, length - self._allocated, self._spare_bytes())
             try:
                 os.posix_fallocate(self._fd, self._allocated, extent)
             except OSError as error:
                 if error.errno in _NO_FALLOCATE:
                     self._can_allocate = False
                     return
+                with suppress(OSError):
+                    os.ftruncate(self._fd, self._allocated)  # part of the extent may have been taken
+                if error.errno in _FULL and self._make_room():
+                    continue
                 raise NoSpace(f"no room for {extent} more bytes of packs") from error
             self._allocated += extent
 
+    def _spare_bytes(self) -> int:
+        found = os.fstatvfs(self._fd)
+        return found.f_bavail * found.f_frsize - self._keep_free_bytes
+
     def write(self, offset: int, parts: Sequence[Buffer]) -> None:
-        with _full_as_no_space():
+        with full_as_no_space():
             left = [memoryview(part) for part in parts if len(part)]
             while left:
                 written = _write_some(self._fd, left, offset)
@@ -148,7 +206,7 @@ class LocalPackWriter:
                     left[0] = left[0][written:]
 
     def sync(self) -> None:
-        _flush_data(self._fd)
+        flush_data(self._fd)
         for folder in self._unsynced_folders:
             sync_directory(folder)
         self._unsynced_folders = ()
@@ -252,7 +310,8 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _flush_data(fd: int) -> None:
+def flush_data(fd: int) -> None:
+    """Make the bytes of a file durable. Raises OSError; a second call would lie."""
     if sys.platform == "darwin":
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there does not empty the drive's cache
     else:
@@ -265,7 +324,8 @@ def _write_some(fd: int, parts: Sequence[memoryview], offset: int) -> int:
     return os.pwrite(fd, parts[0], offset)
 
 
-def _read_range(fd: int, offset: int, length: int) -> bytes:
+def read_range(fd: int, offset: int, length: int) -> bytes:
+    """Fewer bytes only where the file ends."""
     data = os.pread(fd, length, offset)
     if len(data) == length or not data:
         return data
@@ -277,7 +337,8 @@ def _read_range(fd: int, offset: int, length: int) -> bytes:
 
 
 @contextmanager
-def _full_as_no_space() -> Iterator[None]:
+def full_as_no_space() -> Iterator[None]:
+    """A full disk as NoSpace."""
     try:
         yield
     except OSError as error:

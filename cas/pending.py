@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog import PLACEMENTS, CondemnedCache, decode_placement, pack_of
+from cas.damage import known_damage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -33,7 +34,7 @@ class Known:
 
     def find(self, ids: Collection[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
         """(in flight: id -> row, in the catalog: id -> pack) of those known. Chunks of condemned packs are not,
-        nor chunks in flight in poisoned ones.
+        nor damaged ones, nor chunks in flight in poisoned packs.
         """
         in_flight = self._in_flight
         # The table before the catalog: what is published in between is found in the later snapshot.
@@ -42,12 +43,19 @@ class Known:
         with self._kv.snapshot() as reader:
             condemned = self._condemned.get(reader)
             rows = reader.get_many(PLACEMENTS, asked) if asked else []
+            damaged = known_damage(reader, ids)
         published = {chunk: pack_of(row) for chunk, row in zip(asked, rows, strict=True) if row is not None}
+        if damaged:
+            published = {chunk: pack for chunk, pack in published.items() if chunk not in damaged}
         if condemned:
             published = {chunk: pack for chunk, pack in published.items() if pack not in condemned}
-        if shared and (condemned or self._lost):
+        if shared and (condemned or damaged or self._lost):
             bad = condemned.union(self._lost)
-            shared = {chunk: row for chunk, row in shared.items() if pack_of(row) not in bad}
+            shared = {
+                chunk: row
+                for chunk, row in shared.items()
+                if pack_of(row) not in bad and chunk not in damaged  # it may be the damaged copy itself
+            }
         return shared, published
 
     def offer(self, placements: Mapping[bytes, bytes]) -> None:

@@ -128,6 +128,42 @@ class PackPlace(Protocol):
         ...
 
 
+class MendablePlace(PackPlace, Protocol):
+    """A place whose sealed packs can be mended in place; an object store mends by itself and is none."""
+
+    def rewrite(self, pack: int, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Overwrite the bytes at each offset, durably. Raises MissingPack, OSError (then some may be written)."""
+        ...
+
+    def drop_cached(self, pack: int) -> None:
+        """The next reads come from the device, not from what the system remembers, as far as it can be had."""
+        ...
+
+
+class Sidecars(Protocol):
+    """Files beside packs, one per pack at most. Thread-safe. A sidecar is there whole, or not."""
+
+    def put(self, pack: int, data: bytes) -> None:
+        """Make or replace it, durably and atomically. Raises NoSpace, OSError."""
+        ...
+
+    def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, length), in order; fewer where it ends. Raises MissingSidecar, PackUnreadable."""
+        ...
+
+    def length(self, pack: int) -> int:
+        """Bytes it holds. Raises MissingSidecar."""
+        ...
+
+    def remove(self, pack: int) -> None:
+        """Remove it, durably; a missing one is no error."""
+        ...
+
+    def lengths(self) -> Iterator[tuple[int, int]]:
+        """(pack, bytes) of each that exists."""
+        ...
+
+
 class Operations(Protocol):
     """The register of running operations: collection waits for those that began before it (DESIGN, retire first)."""
 

@@ -3,7 +3,8 @@
 Guarantees: a chunk's id is recomputed before the first of its bytes is returned; wrong bytes are never returned,
 CorruptChunk or MissingChunk names pack, frame and chunk instead. Frames that lie close together are read with one
 request; of a raw frame only the chunks that are wanted are read. Decoded frames are kept in a small cache (their
-chunks are verified again at every use). No snapshot is held while packs are read.
+chunks are verified again at every use). No snapshot is held while packs are read. A frame that fails is read once
+more through its pack's parity, if there is any (`cas.healing`); what then comes is verified in the same way.
 
 The caller holds an operation (`cas.ports.Operations`) from before `locate` until its bytes are read: that keeps
 collection from removing the packs in between.
@@ -16,13 +17,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.catalog import PLACEMENTS, Placement, decode_placement
-from cas.errors import CorruptChunk, CorruptFrame, MissingChunk, MissingPack
+from cas.errors import CasError, CorruptChunk, CorruptFrame, MissingChunk, MissingPack, PackUnreadable
 from cas.frame import decompress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cas.chunk import ChunkId
+    from cas.healing import Healer
     from cas.manifest import Entry
     from cas.ports import Buffer, PackPlace, Reader
 
@@ -66,8 +68,11 @@ def resolve(reader: Reader, entries: Sequence[Entry]) -> list[Span]:
 class FrameReader:
     """Reads spans. Thread-safe."""
 
-    def __init__(self, place: PackPlace, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, place: PackPlace, healer: Healer | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         self._place = place
+        self._healer = healer
         self._cache = _Cache(cache_bytes)
 
     def read(self, spans: Sequence[Span], chunk_id: Callable[[memoryview], ChunkId]) -> list[memoryview]:
@@ -81,22 +86,66 @@ class FrameReader:
             cached = self._cache.get(key)
             if cached is None:
                 missing.append(wanted)
-            else:
+                continue
+            try:
                 _verify(wanted, cached, 0, chunk_id, verified)
-        for wanted, raw, base in self._read_frames(missing):
-            _verify(wanted, raw, base, chunk_id, verified)
+            except CorruptChunk as error:
+                self._heal(wanted, error, chunk_id, verified)
+        spans_of = {(spans[0].placement.pack, spans[0].placement.frame): spans for spans in missing}
+        for group in _coalesce(sorted(map(_part, missing))):
+            self._read_group(group, spans_of, chunk_id, verified)
         return [verified[span.chunk][span.start : span.stop] for span in spans]
 
-    def _read_frames(self, frames: Sequence[list[Span]]) -> Iterable[tuple[list[Span], Buffer, int]]:
-        """(spans, raw bytes, index of the first of them) of each frame, in the order of packs and offsets."""
-        spans_of = {(spans[0].placement.pack, spans[0].placement.frame): spans for spans in frames}
-        for group in _coalesce(sorted(map(_part, frames))):
-            first, last = group[0], group[-1]
+    def _read_group(
+        self,
+        group: Sequence[_Part],
+        spans_of: Mapping[tuple[int, int], list[Span]],
+        chunk_id: Callable[[memoryview], ChunkId],
+        verified: dict[ChunkId, memoryview],
+    ) -> None:
+        """Frames that lie close together, by one request."""
+        first, last = group[0], group[-1]
+        data: memoryview | None = None
+        failed: CasError | None = None
+        try:
             data = self._fetch(first, last.offset + last.length, spans_of[first.pack, first.frame][0].chunk)
-            for part in group:
-                wanted = spans_of[part.pack, part.frame]
-                stored = data[part.offset - first.offset :][: part.length]
-                yield wanted, self._decode(part, stored, wanted[0].chunk), part.base
+        except (MissingChunk, PackUnreadable) as error:
+            failed = error
+        for part in group:
+            wanted = spans_of[part.pack, part.frame]
+            try:
+                if data is None:
+                    # Together they could not be read: alone some of them can.
+                    alone = len(group) > 1 and isinstance(failed, PackUnreadable)
+                    if not alone:
+                        assert failed is not None
+                        raise failed
+                    stored = self._fetch(part, part.offset + part.length, wanted[0].chunk)
+                else:
+                    stored = data[part.offset - first.offset :][: part.length]
+                raw = self._decode(part, stored, wanted[0].chunk)
+                _verify(wanted, raw, part.base, chunk_id, verified)
+            except (CorruptChunk, MissingChunk, PackUnreadable) as error:
+                self._heal(wanted, error, chunk_id, verified)
+
+    def _heal(
+        self,
+        wanted: Sequence[Span],
+        error: CasError,
+        chunk_id: Callable[[memoryview], ChunkId],
+        verified: dict[ChunkId, memoryview],
+    ) -> None:
+        """Take the frame from its pack's parity, or raise `error`."""
+        placement = wanted[0].placement
+        self._cache.drop((placement.pack, placement.frame))
+        if self._healer is None:
+            raise error
+        try:
+            raw = self._healer.frame(placement, error)
+            _verify(wanted, raw, 0, chunk_id, verified)
+        except CasError as second:
+            self._healer.lost({span.chunk for span in wanted}, placement, chunk_id)
+            raise error from second
 
     def _fetch(self, first: _Part, end: int, chunk: ChunkId) -> memoryview:
         try:
@@ -181,6 +230,12 @@ class _Cache:
             if raw is not None:
                 self._frames.move_to_end(key)
             return raw
+
+    def drop(self, key: tuple[int, int]) -> None:
+        with self._lock:
+            raw = self._frames.pop(key, None)
+            if raw is not None:
+                self._held -= len(raw)
 
     def put(self, key: tuple[int, int], raw: bytes) -> None:
         if len(raw) > self._limit // 4:

@@ -48,6 +48,11 @@ class Sink:
         self._parallel_map = parallel_map
         self._draft = _Draft()
 
+    @property
+    def held_bytes(self) -> int:
+        """Raw bytes of the unfinished frame."""
+        return self._draft.raw_length
+
     def take(self, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> None:
         """Store what is new of these chunks. Raises NoSpace, PackPoisoned, PlaceFailed; the upload is lost then."""
         pending = self._pending

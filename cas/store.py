@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Final
 from cas.adoption import Adoption, adopt
 from cas.appender import Appender
 from cas.catalog import CasStatistics, publish, statistics
-from cas.chunk import Hasher
+from cas.chunk import ChunkId, Hasher
 from cas.chunker import Chunker, CutRules
+from cas.errors import CasError
+from cas.healing import Healer
 from cas.ingest import Ingest
 from cas.manifest import MAX_LEVEL, Builder, Entry, Manifest, concatenate, cut, pack, walk, walk_down, wrap
 from cas.marking import Marker
@@ -31,6 +33,7 @@ from cas.pack import PackKind
 from cas.pending import Known, Pending
 from cas.publication import Publication
 from cas.reading import FrameReader, Span, resolve
+from cas.recovery import Recovery
 from cas.relocation import Relocation
 from cas.sink import Sink
 
@@ -38,10 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cas.catalog import Placement
-    from cas.chunk import ChunkId, Identity
+    from cas.chunk import Identity
     from cas.manifest import Node
     from cas.marking import Bits
-    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, T, Transaction
+    from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, Sidecars, T
 
 __all__ = ["Adoption", "CasStatistics", "ChunkStore", "Composition", "Ingest", "Publication", "Span"]
 
@@ -71,13 +74,14 @@ class ChunkStore:
         writer: int,
         operations: Operations | None = None,
         *,
+        sidecars: Sidecars | None = None,
         parallel_map: ParallelMap = _serial_map,
         clock: Callable[[], float] = time.monotonic,
         pack_target_bytes: int = TARGET_BYTES,
     ) -> None:
         """With `operations` every ingest counts as one from its making to its end; without, the caller sees to it.
 
-        `parallel_map` compresses the frames of one block side by side. `clock`: seconds, any origin.
+        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one block side by side. `clock`: seconds, any origin.
         """
         self._kv = kv
         self._packs = packs
@@ -87,7 +91,8 @@ class ChunkStore:
         self._hasher = Hasher(identity.hash_key)
         self._appender = Appender(packs, identity, writer, clock, pack_target_bytes)
         self._known = Known(kv, self._appender.lost)
-        self._frames = FrameReader(packs)
+        self.recovery = None if sidecars is None else Recovery(packs, sidecars, identity.store_id)
+        self._frames = FrameReader(packs, Healer(kv, packs, self.recovery))
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -170,6 +175,20 @@ class ChunkStore:
         """The bytes of a manifest's node, verified. Raises as `read`."""
         return self._fetch_node(reader, node)
 
+    def can_be_read(self, reader: Reader, chunks: Sequence[bytes]) -> list[bool]:
+        """Which of these chunks (or nodes) stand whole in their packs; parity is not asked."""
+        plain = FrameReader(self._packs, cache_bytes=0)
+        found = []
+        for chunk in chunks:
+            try:
+                (span,) = resolve(reader, [Entry(ChunkId(chunk), 0, 0)])
+                plain.read([span], partial(self._either_id, chunk))
+            except CasError:
+                found.append(False)
+            else:
+                found.append(True)
+        return found
+
     def marker(self, earlier: Bits | None = None) -> Marker:
         """Finds and counts what manifests name, each chunk once; see `cas.marking`."""
         return Marker(self._kv.snapshot, self._fetch_placed_node, earlier)
@@ -188,6 +207,11 @@ class ChunkStore:
         return self._frames.read(
             spans, self._hasher.chunk_id if kind == PackKind.DATA else self._hasher.node_id
         )
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many packs the disk has failed (writing, flushing, making them) since the last flush that succeeded."""
+        return self._appender.failures_in_a_row
 
     # --- care for packs -----------------------------------------------------------------------------------------
 
@@ -218,16 +242,22 @@ class ChunkStore:
         return adopt(self._kv, self._packs, dead_writer)
 
     def _settle_ended(self) -> None:
-        steps = self._appender.ended()
-        if steps:
-
-            def write(txn: Transaction) -> None:
-                publish(txn, {}, (), steps)
-
-            self._kv.commit(write)
-            self._appender.settle(steps)
+        # An operation like any other: another thread may settle the same packs meanwhile, and collection remove them.
+        token = self._operations.begin() if self._operations is not None else 0
+        try:
+            steps = self._appender.ended()
+            if steps:
+                self._kv.commit(lambda txn: publish(txn, {}, (), steps))
+                self._appender.settle(steps)
+        finally:
+            if self._operations is not None:
+                self._operations.end(token)
 
     # --- nodes --------------------------------------------------------------------------------------------------
+
+    def _either_id(self, wanted: bytes, data: memoryview) -> ChunkId:
+        as_chunk = self._hasher.chunk_id(data)
+        return as_chunk if as_chunk == wanted else self._hasher.node_id(data)
 
     def _fetch_node(self, reader: Reader, node: ChunkId) -> memoryview:
         return self._read_node(resolve(reader, [Entry(node, 0, 0)]))

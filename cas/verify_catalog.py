@@ -23,10 +23,10 @@ from cas.catalog import (
     PLACEMENTS,
     PackRow,
     decode_placement,
-    frame_placements,
     get_pack,
     pack_key,
     pack_of,
+    placement_rows,
 )
 from cas.errors import CorruptFrame, CorruptRow, UnsupportedFormat
 from cas.frame import Codec, decode_header
@@ -121,8 +121,8 @@ def check_row(reader: Reader, pack: int, row: PackRow, frames: Sequence[Frame]) 
     placed = NOTHING
     candidates: dict[ChunkId, list[bytes]] = {}
     for frame in frames:
-        for chunk, wanted in frame_placements(pack, frame).items():
-            candidates.setdefault(_id(chunk), []).append(wanted)
+        for chunk, wanted in zip(frame.header.ids, _rows_of_frame(pack, frame), strict=True):
+            candidates.setdefault(chunk, []).append(wanted)  # a pack may hold a chunk twice
     for chunk, found in _lookup(reader, sorted(candidates)):
         if found is None or pack_of(found) != pack:
             continue  # it is somewhere else, or its upload was aborted
@@ -142,6 +142,12 @@ def check_row(reader: Reader, pack: int, row: PackRow, frames: Sequence[Frame]) 
     if wrong:
         damage.append(Damage(DamageKind.PACK_COUNTERS, pack, f"its row says {', '.join(wrong)}"))
     return damage, placed
+
+
+def _rows_of_frame(pack: int, frame: Frame) -> list[bytes]:
+    header = frame.header
+    lengths = header.header_length, header.stored_length
+    return placement_rows(pack, frame.offset, header.codec, *lengths, header.lengths, frame.ordinal)
 
 
 def rows_of(

@@ -19,12 +19,16 @@ from index.errors import (
     VersioningFixed,
     VersioningNeeded,
 )
+from index.expiry import upload_page
 from index.keys import decode_id, encode_id, successor
 from index.kv import MAX_KEY_BYTES
 from index.records import BucketRecord
 from index.tables import BUCKET_NAMES, BUCKETS, CONFIGS, COUNTERS, OBJECTS, PARTS, TOKENS, UPLOADS, VERSIONS
+from index.uploads import remove_upload
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from index.kv import Reader, Transaction
     from index.values import DefaultRetention, Versioning
 
@@ -81,9 +85,17 @@ def _rewrite(txn: Transaction, before: BucketRecord, after: BucketRecord) -> Non
 
 
 def list_buckets(
-    reader: Reader, *, owner: str | None = None, prefix: str = "", after: str = "", limit: int | None = None
+    reader: Reader,
+    *,
+    owner: str | None = None,
+    prefix: str = "",
+    after: str = "",
+    limit: int | None = None,
+    only: Container[str] | None = None,
 ) -> BucketPage:
     """Buckets by name (byte order) that begin with `prefix`, after the name `after`, of `owner` (None: of all).
+
+    With `only`, no others than these.
 
     Reads the buckets of other owners on the way. `limit` None: all; 0: an empty page, not truncated.
     """
@@ -95,7 +107,7 @@ def list_buckets(
     buckets: list[BucketRecord] = []
     for _, value in reader.scan(BUCKET_NAMES, low, successor(raw_prefix)):
         record = _by_row(value, reader.get(BUCKETS, value))
-        if owner is not None and record.owner != owner:
+        if (owner is not None and record.owner != owner) or (only is not None and record.name not in only):
             continue
         if len(buckets) == limit:
             return BucketPage(buckets, truncated=True)
@@ -107,7 +119,7 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     """Remove an empty bucket: its rows, counters, configurations, and the uploads in progress with their parts.
 
     Raises NoSuchBucket, BucketNotEmpty (objects or versions; as in S3, open uploads do not prevent it). The commit
-    has as many deletes as there are uploads and parts: with very many, abort them in batches before.
+    has as many deletes as there are uploads and parts: see `delete_uploads`.
     """
     record = get_bucket(txn, name)
     if record is None:
@@ -120,6 +132,31 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     txn.delete(BUCKETS, row)
     txn.delete(BUCKET_NAMES, name.encode())
     return record
+
+
+def delete_uploads(txn: Transaction, name: str, limit: int) -> bool:
+    """Make the deletion of an empty bucket with many open uploads cheaper: remove `limit` of their parts, or of them.
+
+    False, and nothing done, if there are no more than that of either. In between, uploads are there without their
+    parts. Raises NoSuchBucket, BucketNotEmpty.
+    """
+    record = get_bucket(txn, name)
+    if record is None:
+        raise NoSuchBucket(name)
+    row = encode_id(record.id)
+    if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
+        raise BucketNotEmpty(name)
+    rows = [key for key, _ in txn.scan(PARTS, row, successor(row), limit=limit + 1)]
+    if len(rows) > limit:
+        for part in rows[:limit]:
+            txn.delete(PARTS, part)
+        return True
+    uploads = upload_page(txn, record.id, b"", (b"", b""), limit + 1)
+    if len(uploads) > limit:
+        for key, upload_id, _ in uploads[:limit]:
+            remove_upload(txn, record.id, key, upload_id.hex())
+        return True
+    return False
 
 
 _decode = lru_cache(maxsize=1024)(BucketRecord.decode)  # every request asks for its bucket

@@ -97,7 +97,7 @@ class Checkpoint:
             position = Position(content["sequence"], content["segment"], content["offset"], chain)
             store_id = bytes.fromhex(content["store_id"])
             return cls(path, store_id, position, content["length"], content["blake3"], content["created_ms"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptCheckpoint(f"{path.with_suffix('.json')}: {error}") from error
 
 
@@ -119,10 +119,12 @@ def list_sidecars(directory: Path) -> list[Path]:
 
 
 def newest(directory: Path) -> Checkpoint | None:
-    """The newest whose sidecar is sound; its file is not read."""
+    """The newest whose sidecar is sound and whose file has its length; the file is not read."""
     for sidecar in list_sidecars(directory):
-        with suppress(CorruptCheckpoint):
-            return read_sidecar(sidecar)
+        with suppress(CorruptCheckpoint, OSError):
+            checkpoint = read_sidecar(sidecar)
+            if checkpoint.path.stat().st_size == checkpoint.length:
+                return checkpoint
     return None
 
 

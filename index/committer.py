@@ -2,7 +2,7 @@
 
 A step, under the commit lock (`flock` on `journal/`, and LMDB's own write lock inside it):
 
-1. Refuse if `run/poisoned` exists. Read the applied position: sequence, and where the next journal record goes.
+1. Refuse if `run/poisoned` or `run/readonly` exists. Read the applied position: sequence, and where the next journal record goes.
 2. Run each function in a child transaction; a failing one fails alone.
 3. Write one journal record of the mutations at that position, and sync it.
 4. Commit LMDB, which holds the rows and the new position, with `metasync=False`: that keeps LMDB sound, and a power
@@ -10,7 +10,7 @@ A step, under the commit lock (`flock` on `journal/`, and LMDB's own write lock 
 
 A crash between 3 and 4 leaves a record that nobody was told about: the next writer overwrites it, or the next
 recovery applies it. If 4 fails the record is erased before anyone is told and before the lock is released; where that
-is impossible, or after any failed sync, the store is poisoned.
+is impossible, or after any failed sync, the store is poisoned; if it was before, not long ago, it becomes read-only.
 
 Why a lock around LMDB's: LMDB gives up its write lock inside a failing commit, so a sibling could write its record
 at the same position before we erase ours. `flock` on the directory needs no file and falls with its process.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
@@ -39,9 +39,10 @@ from index.environment import (
     write_engine_row,
 )
 from index.journal import Position, encode_record, record_checksum
-from index.kv import KvError, MapFull, Outcome, StorePoisoned
+from index.kv import KvError, MapFull, Outcome, StorePoisoned, StoreReadOnly
 from index.lmdb_view import LmdbTransaction
-from index.poison import poison_path, poison_reason, set_poison
+from index.poison import earlier_poison_path, poison_path, poison_reason, set_poison
+from index.readonly import readonly_path, readonly_reason, set_readonly
 from index.segments import NoRoom, SegmentWriter, SyncFailed
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Committer:
         clock: Callable[[], float],
         files: FileOps,
         tuning: Tuning,
+        read_only: str | None = None,
     ) -> None:
         self._directory = directory
         self._env = env
@@ -81,6 +83,8 @@ class Committer:
         self._tuning = tuning
         self._poison_path = str(poison_path(directory))
         self._poison_reason: str | None = None
+        self._readonly_path = str(readonly_path(directory))
+        self._readonly_reason = read_only
         journal = directory / "journal"
         self._segments = SegmentWriter(
             journal, files, segment_bytes=segment_bytes, zero_ahead_bytes=tuning.zero_ahead_bytes
@@ -157,10 +161,10 @@ class Committer:
             self._segments.try_erase(at, len(record))
             raise self.poison(str(error)) from error
         except lmdb.Error as error:
-            if not is_full(error):
-                self.poison(f"LMDB failed to commit: {error}")
+            full = is_full(error)
+            refusal = translate(error) if full else self.poison(f"LMDB failed to commit: {error}")
             self._withdraw(at, record)
-            raise translate(error) if is_full(error) else StorePoisoned(str(error)) from error
+            raise refusal from error
         except BaseException:
             if self._read_applied() == applied:  # an interrupt may come after LMDB's commit: then that stands
                 self._withdraw(at, record)
@@ -231,23 +235,45 @@ class Committer:
 
     # Poison
 
-    def poison(self, reason: str) -> StorePoisoned:
+    def poison(self, reason: str) -> KvError:
         """Forbid every further commit, in all processes, until a restart has rebuilt LMDB. Returns what to raise.
 
-        The owner may call it too: for instance when CorruptValue shows that LMDB's file is damaged. Never raises:
+        That is StorePoisoned; or StoreReadOnly, if the store was poisoned not long ago: then it is read-only from now
+        on. The owner may call it too: for instance when CorruptValue shows that LMDB's file is damaged. Never raises:
         if the mark cannot be made, this process at least commits no more.
         """
+        again = self._readonly_reason is not None or earlier_poison_path(self._directory).exists()
+        read_only = self.make_read_only(reason) if again else None
         if self._poison_reason is None:
             self._poison_reason = reason
             try:
                 set_poison(self._directory, reason, self._files)
             except OSError as error:
                 self._poison_reason = f"{reason}; {self._poison_path} could not be made: {error}"
+        if read_only is not None:
+            return read_only  # marked as poisoned too: whoever recovers it later rebuilds
         return StorePoisoned(
             f"the metadata store is poisoned: {self._poison_reason}; restart all its processes"
         )
 
+    def make_read_only(self, reason: str) -> StoreReadOnly:
+        """Forbid every further commit, in all processes. Returns what to raise; never raises, as `poison`."""
+        if self._readonly_reason is None:
+            self._readonly_reason = reason
+            with suppress(OSError):
+                set_readonly(self._directory, reason)
+        return StoreReadOnly(self._readonly_reason)
+
+    def read_only_reason(self) -> str | None:
+        """None: it is not read-only. One system call while it is not."""
+        if self._readonly_reason is None and os.access(self._readonly_path, os.F_OK):
+            with suppress(OSError):
+                self._readonly_reason = readonly_reason(self._directory)
+        return self._readonly_reason
+
     def _refuse_poisoned(self) -> None:
+        if (read_only := self.read_only_reason()) is not None:
+            raise StoreReadOnly(read_only)
         if self._poison_reason is None and os.access(self._poison_path, os.F_OK):
             self._poison_reason = poison_reason(self._directory) or "by another process"
         if self._poison_reason is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import struct
 import time
 import uuid
@@ -144,6 +145,32 @@ def unwrap(table: str, seeds: list[int], key: bytes, stored: bytes) -> bytes:
     if zlib.crc32(stored, zlib.crc32(key, seeds[len(key)])) != CRC_RESIDUE:
         raise CorruptValue(table, key)
     return stored[:-4]
+
+
+# Of LMDB's lock file: its header and a line per reader (LMDB makes as many readers as the file has lines).
+_LOCK_HEADER_BYTES = 128
+_LOCK_READER_BYTES = 64
+
+
+def allocate_lock_file(folder: Path, tuning: Tuning) -> None:
+    """Give LMDB's lock file its blocks. Only where nobody has the environment open. Raises OSError.
+
+    LMDB writes to it through a map, so a new reader on a full disk would otherwise end its process by SIGBUS. A
+    filesystem that cannot allocate leaves it as it was.
+    """
+    path = folder / "lock.mdb"
+    length = _LOCK_HEADER_BYTES + _LOCK_READER_BYTES * tuning.max_readers
+    if not hasattr(os, "posix_fallocate") or (path.exists() and path.stat().st_blocks * 512 >= length):
+        return
+    folder.mkdir(exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, length)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+    finally:
+        os.close(fd)
 
 
 def open_environment(

@@ -83,6 +83,15 @@ class VersionLocked(NamesError):
         self.version_id = version_id
 
 
+class WouldOverwrite(NamesError):
+    """The caller may only make what is not there yet (`Change.create_only`). Nothing was changed."""
+
+    def __init__(self, bucket_id: int, key: bytes) -> None:
+        super().__init__(f"{key!r} in bucket {bucket_id} exists already")
+        self.bucket_id = bucket_id
+        self.key = key
+
+
 class NoSuchKey(NamesError):
     def __init__(self, bucket_id: int, key: bytes) -> None:
         super().__init__(f"bucket {bucket_id} has no object {key!r}")

@@ -129,6 +129,17 @@ class StorePoisoned(KvError):
     """A sync failed in this or a sibling process: this process must end, and the next opener rebuilds."""
 
 
+class StoreReadOnly(KvError):
+    """Syncs failed again and again, or recovery was impossible: nothing is written any more, reading goes on.
+
+    Ends when the operator has mended the disk and starts the server anew.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The store is read-only: {reason}")
+        self.reason = reason
+
+
 class CorruptJournal(KvError):
     """The journal is damaged before its end: nothing was truncated. The message says where and what to do."""
 

@@ -34,7 +34,8 @@ from index.environment import (
     translated,
 )
 from index.fileops import FileOps
-from index.kv import CorruptValue, KvError, MapFull, Outcome, StorePoisoned
+from index.journal import ORIGIN
+from index.kv import CorruptValue, KvError, MapFull, Outcome, StorePoisoned, StoreReadOnly
 from index.lmdb_view import Snapshot
 from index.poison import poison_path, poison_reason
 from index.recovery import DEFAULT_MAP_SIZE_BYTES, RecoveryReport, recover
@@ -57,6 +58,7 @@ class EngineStatistics:
     sequence: int  # newest commit
     used_bytes: int  # LMDB pages in use by rows
     file_bytes: int  # length of LMDB's file; pages once used are kept for reuse
+    map_bytes: int  # how long it may become
     journal_bytes: int  # with the zeros written ahead
     checkpoint_bytes: int
 
@@ -75,6 +77,7 @@ class LmdbKv:
         clock: Callable[[], float],
         files: FileOps,
         tuning: Tuning,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self._directory = directory
         self._env = env
@@ -84,6 +87,7 @@ class LmdbKv:
         self._clock = clock
         self._files = files
         self._tuning = tuning
+        self._make_room = make_room
 
     @classmethod
     def open(
@@ -99,18 +103,23 @@ class LmdbKv:
         generation: bytes | None = None,
         files: FileOps | None = None,
         tuning: Tuning | None = None,
+        make_room: Callable[[], bool] = lambda: False,
+        read_only: str | None = None,
     ) -> LmdbKv:
         """Open a recovered store, while the caller holds `store.lock` shared. Never rebuilds anything.
 
         `tables` names every table there will be; `writer_tag` (16 bytes) goes into the journal records of this
         engine; `segment_bytes` must be the same in all processes of a store; `generation` is the one that a
         `RecoveryReport` named, if the caller has one. The map size recorded by recovery wins over `map_size_bytes`.
+        With `read_only` (the reason) nothing can be committed, and a poisoned store is opened as it is: all that was
+        acknowledged since this machine started is in it. `make_room` is asked when a commit finds no room: True if another attempt is worth it. It must say False in
+        the end.
         Raises NotRecovered, StorePoisoned, UnsupportedFormat, KvError.
         """
         if len(writer_tag) != 16 or len(store_id) != 16:
             raise ValueError("store id and writer tag have 16 bytes")
         files, tuning = files or FileOps(), tuning or Tuning()
-        if (reason := poison_reason(directory)) is not None:
+        if read_only is None and (reason := poison_reason(directory)) is not None:
             raise StorePoisoned(
                 f"{poison_path(directory)} exists ({reason}); stop all processes of this store"
             )
@@ -131,8 +140,19 @@ class LmdbKv:
                 clock=clock,
                 files=files,
                 tuning=tuning,
+                read_only=read_only,
             )
-            return cls(directory, env, handles, header, committer, clock=clock, files=files, tuning=tuning)
+            return cls(
+                directory,
+                env,
+                handles,
+                header,
+                committer,
+                clock=clock,
+                files=files,
+                tuning=tuning,
+                make_room=make_room,
+            )
         except BaseException:
             env.close()
             raise
@@ -175,6 +195,8 @@ class LmdbKv:
             try:
                 outcomes += self._committer.step(step)
             except MapFull as error:
+                if self._make_room():
+                    continue
                 # One by one from here on: what fits still succeeds, and deletes make room.
                 width = 1
                 if len(step) == 1:
@@ -185,12 +207,21 @@ class LmdbKv:
                 outcomes += [Outcome(None, error, 0)] * (len(fns) - len(outcomes))
         return outcomes
 
-    def poison(self, reason: str) -> StorePoisoned:
+    def poison(self, reason: str) -> KvError:
         """Forbid every further commit, in all processes, until a restart has rebuilt LMDB. Returns what to raise.
 
-        For an owner who sees that LMDB's file is damaged (CorruptValue, ViewDamaged). Never raises.
+        For an owner who sees that LMDB's file is damaged (CorruptValue, ViewDamaged). Never raises. StoreReadOnly
+        instead of StorePoisoned if the last time was not long ago: a restart would not help.
         """
         return self._committer.poison(reason)
+
+    def make_read_only(self, reason: str) -> StoreReadOnly:
+        """Forbid every further commit, in all processes; reading goes on. Returns what to raise. Never raises."""
+        return self._committer.make_read_only(reason)
+
+    def read_only_reason(self) -> str | None:
+        """Why nothing can be committed any more; None: it can. Cheap; any thread."""
+        return self._committer.read_only_reason()
 
     # Checkpoints
 
@@ -201,6 +232,8 @@ class LmdbKv:
         newest = checkpoint.newest(self._directory)
         since = newest.position.segment if newest is not None else 0
         journal = self._directory / "journal"
+        if newest is None and not segment_path(journal, ORIGIN.segment).exists():
+            return True  # all checkpoints are lost, and the journal was cut: LMDB is the only copy now
         grown = sum(
             _bytes(segment_path(journal, first)) for first in list_segments(journal) if first >= since
         )
@@ -244,6 +277,7 @@ class LmdbKv:
             sequence=sequence,
             used_bytes=pages * stats[0]["psize"],
             file_bytes=(self._directory / "meta" / "data.mdb").stat().st_size,
+            map_bytes=self._env.info()["map_size"],
             journal_bytes=_folder_bytes(self._directory / "journal"),
             checkpoint_bytes=_folder_bytes(self._directory / "checkpoint"),
         )

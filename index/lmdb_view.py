@@ -17,7 +17,7 @@ from index.kv import MAX_KEY_BYTES, MAX_VALUE_BYTES, CorruptValue, KvError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from index.journal import Mutations
+    from index.journal import Mutations, Position
 
 MAX_FUNCTION_BYTES = 64 << 20  # mutations of one function; with a batch's own bound it fits a journal record
 _ROW_OVERHEAD_BYTES = 8
@@ -43,6 +43,14 @@ class LmdbReader:
             except lmdb.Error as error:
                 raise translate(error) from error
         return self._sequence
+
+    @property
+    def position(self) -> Position:
+        """Where this state ends in the journal. Of a snapshot only: a transaction has no place there yet."""
+        try:
+            return read_position(self._txn)
+        except lmdb.Error as error:
+            raise translate(error) from error
 
     def get(self, table: str, key: bytes) -> bytes | None:
         handle, seeds = self._tables[table]

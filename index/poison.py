@@ -2,6 +2,9 @@
 
 Made after a failed sync, or when a journal record that must not count could not be erased. Every commit of every
 process looks for it under the commit lock. Only recovery, alone in the store and done with its rebuild, removes it.
+
+It leaves `run/poisoned.before`: if a sync fails again while that is there, another restart would not help either, and
+the store becomes read-only (`index.readonly`). Whoever has seen the store work for long enough removes it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 def poison_path(directory: Path) -> Path:
     return directory / "run" / "poisoned"
+
+
+def earlier_poison_path(directory: Path) -> Path:
+    return directory / "run" / "poisoned.before"
 
 
 def poison_reason(directory: Path) -> str | None:
@@ -40,8 +47,13 @@ def set_poison(directory: Path, reason: str, ops: FileOps) -> None:
 
 
 def clear_poison(directory: Path, ops: FileOps) -> None:
-    """Durable on return. Raises OSError."""
+    """It was, and is no more. Durable on return. Raises OSError."""
     path = poison_path(directory)
     if path.exists():
-        ops.unlink(path)
+        ops.rename(path, earlier_poison_path(directory))
         ops.sync_directory(path.parent)
+
+
+def forget_poison(directory: Path) -> None:
+    """The store has worked well since. Raises OSError."""
+    earlier_poison_path(directory).unlink(missing_ok=True)

@@ -373,6 +373,7 @@ def _required(fields: Mapping[int, bytes], tag: int) -> bytes:
 _KEY: Final = 11
 _UPLOAD_ID: Final = 12
 _UPLOAD_OWNER: Final = 13
+_INITIATOR: Final = 15
 
 # kind, version, head length, flags, flags | checksum algorithm, type | initiated_ms, sequence
 UPLOAD: Final = Layout(
@@ -393,6 +394,7 @@ UPLOAD: Final = Layout(
             _UPLOAD_ID,
             _UPLOAD_OWNER,
             _ACL,
+            _INITIATOR,
         )
     ),
 )
@@ -416,6 +418,7 @@ class UploadRecord:
     retention: Retention | None = None
     legal_hold: bool | None = None  # None: never set, which S3 tells from off
     acl: Pairs = ()  # (grantee, permission); none: private
+    initiator: str = ""  # access key; none: anonymous
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -443,6 +446,7 @@ class UploadRecord:
                     (_UPLOAD_ID, self.upload_id.encode()),
                     (_UPLOAD_OWNER, self.owner.encode()),
                     (_ACL, encode_pairs(self.acl)),
+                    (_INITIATOR, encode_text(self.initiator or None)),
                 )
             )
 
@@ -468,6 +472,7 @@ class UploadRecord:
                 decode_retention(fields.get(_RETENTION)),
                 decode_hold(fields.get(_LEGAL_HOLD)),
                 decode_pairs(fields.get(_ACL)),
+                decode_text(fields.get(_INITIATOR)) or "",
             )
 
 
@@ -514,6 +519,13 @@ class PartRecord:
                 self.new_stored_bytes,
             )
             return head + PART.encode_fields(((_CHECKSUM, checksum_text or None), (_MANIFEST, self.manifest)))
+
+    @staticmethod
+    def sequence_of(value: bytes) -> int:
+        """That of an encoded part, without decoding the rest. Raises CorruptRecord, UnsupportedRecord."""
+        PART.refuse(value)
+        sequence: int = PART.head.unpack_from(value)[11]
+        return sequence
 
     @classmethod
     def decode(cls, value: bytes) -> PartRecord:

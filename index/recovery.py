@@ -28,6 +28,7 @@ from index.environment import (
     Table,
     Tuning,
     ViewDamaged,
+    allocate_lock_file,
     encode_position,
     open_environment,
     open_tables,
@@ -85,7 +86,7 @@ def recover(
     With `create`, a directory without any metadata gets an empty map. `map_size_bytes` is recorded for all processes.
     Raises NotRecovered (no metadata, and not `create`), CorruptJournal, UnsupportedFormat, MapFull, KvError.
     """
-    job = _Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
+    job = Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
     try:
         job.prepare(create=create)
         try:
@@ -99,7 +100,34 @@ def recover(
         raise kind(f"cannot recover the metadata in {directory}: {error}") from error
 
 
-class _Recovery:
+def rebuild(
+    directory: Path,
+    *,
+    tables: Sequence[str],
+    store_id: bytes,
+    reason: str,
+    map_size_bytes: int = DEFAULT_MAP_SIZE_BYTES,
+    files: FileOps | None = None,
+    tuning: Tuning | None = None,
+) -> RecoveryReport:
+    """As `recover`, but `meta/` is made anew even if it looks sound. What was there stays until the new one is whole.
+
+    Raises as `recover`; CorruptJournal also if history now ends before what the old environment had applied.
+    """
+    job = Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
+    try:
+        job.prepare(create=False)
+        return job.rebuild(reason)
+    except lmdb.Error as error:
+        raise translate(error) from error
+    except OSError as error:
+        kind = MapFull if error.errno in NO_ROOM else KvError
+        raise kind(f"cannot rebuild the metadata in {directory}: {error}") from error
+
+
+class Recovery:
+    """The steps of `recover`, for that and for `index.salvage`."""
+
     def __init__(
         self,
         directory: Path,
@@ -142,13 +170,13 @@ class _Recovery:
         if not (self._meta / "data.mdb").exists():
             raise _RebuildNeeded("there was no LMDB file")
         try:
-            with translated(), self._open(self._meta) as env:
+            with translated(), self.open(self._meta) as env:
                 header, applied = self._read_state(env)
                 self._refuse_gap(applied)
                 end, functions, cut = self._replay(env, applied)
                 updated = replace(header, map_size_bytes=self._map_size, boot=self._tuning.boot)
                 if functions or updated != header:
-                    self._finish(env, updated)
+                    self.finish(env, updated)
         except ViewDamaged as error:
             raise _RebuildNeeded(str(error)) from error
         action: Literal["replayed", "intact"] = "replayed" if functions else "intact"
@@ -158,13 +186,19 @@ class _Recovery:
         """A new environment from the newest good checkpoint and the journal, put in the place of the old one."""
         least = self._applied_sequence()
         folder = self._directory / "tmp" / f"kv-rebuild-{secrets.token_hex(8)}"
-        base, damaged = self._restore_newest(folder)
-        header = EnvironmentHeader(self._store_id, secrets.token_bytes(16), self._map_size, self._tuning.boot)
-        with self._open(folder) as env:
-            start = self._begin(env, base)
-            end, functions, cut = self._replay(env, start, least_sequence=least)
-            self._finish(env, header)
-        self._install(folder)
+        try:
+            base, damaged = self._restore_newest(folder)
+            header = EnvironmentHeader(
+                self._store_id, secrets.token_bytes(16), self._map_size, self._tuning.boot
+            )
+            with self.open(folder) as env:
+                start = self.begin(env, base)
+                end, functions, cut = self._replay(env, start, least_sequence=least)
+                self.finish(env, header)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # the disk may be full: give the room back
+            raise
+        self.install(folder)
         clear_poison(self._directory, self._files)
         sequence = None if base is None else base.sequence
         action: Literal["created", "rebuilt"] = "created" if self._created else "rebuilt"
@@ -175,7 +209,8 @@ class _Recovery:
 
     # The environment that is there
 
-    def _open(self, folder: Path) -> lmdb.Environment:
+    def open(self, folder: Path) -> lmdb.Environment:
+        allocate_lock_file(folder, self._tuning)
         return open_environment(
             folder, table_count=len(self._table_names), map_size_bytes=self._map_size, tuning=self._tuning
         )
@@ -239,13 +274,23 @@ class _Recovery:
             if reader.position.sequence < least_sequence:
                 raise CorruptJournal(
                     f"the journal in {self._journal} ends at sequence {reader.position.sequence}, but LMDB had "
-                    f"applied {least_sequence}: its last records are damaged. Nothing was cut: restore journal/ from a copy "
-                    "(or remove meta/ to give up what is missing)"
+                    f"applied {least_sequence}: its last records are damaged. Nothing was cut: restore journal/ from a copy, "
+                    "or run `vaultaire rebuild`, which keeps LMDB if it is whole"
                 )
             cut = reader.cut_tail()
             if waiting or reader.position != start:
                 self._apply(env, tables, waiting, reader.position)
             return reader.position, reader.position.sequence - start.sequence, cut
+        finally:
+            reader.close()
+
+    def replay_to_damage(self, env: lmdb.Environment, start: Position) -> None:
+        """As `_replay`, but ends where the chain does, whatever follows. For salvage only."""
+        tables = open_tables(env, self._table_names)
+        reader = JournalReader(self._journal, self._store_id, start, self._files)
+        try:
+            for record, position in reader:
+                self._apply(env, tables, [record], position)
         finally:
             reader.close()
 
@@ -266,7 +311,7 @@ class _Recovery:
             write_engine_row(txn, APPLIED_KEY, encode_position(end))
             self._files.commit(txn)
 
-    def _finish(self, env: lmdb.Environment, header: EnvironmentHeader) -> None:
+    def finish(self, env: lmdb.Environment, header: EnvironmentHeader) -> None:
         """The header is the mark that recovery is complete: it goes last."""
         with env.begin(write=True) as txn:
             write_engine_row(txn, HEADER_KEY, header.encode())
@@ -292,12 +337,13 @@ class _Recovery:
         if not segment_path(self._journal, ORIGIN.segment).exists():
             raise CorruptJournal(
                 f"{self._directory} cannot be rebuilt: the journal does not reach back to its beginning and there is "
-                f"no good checkpoint ({'; '.join(damaged) or 'none at all'}); restore checkpoint/ and journal/"
+                f"no good checkpoint ({'; '.join(damaged) or 'none at all'}); restore checkpoint/ and journal/, "
+                "or see what `vaultaire rebuild` finds"
             )
         folder.mkdir()
         return None, tuple(damaged)
 
-    def _begin(self, env: lmdb.Environment, base: checkpoint.Checkpoint | None) -> Position:
+    def begin(self, env: lmdb.Environment, base: checkpoint.Checkpoint | None) -> Position:
         open_tables(env, self._table_names)
         if base is None:
             with env.begin(write=True) as txn:
@@ -310,9 +356,10 @@ class _Recovery:
         open_tables(env, tables)
         return position
 
-    def _install(self, folder: Path) -> None:
+    def install(self, folder: Path) -> None:
         """Between the two renames there is no `meta/`: a crash there means one more rebuild."""
         self._files.unlink(folder / "lock.mdb")
+        allocate_lock_file(folder, self._tuning)
         self._files.sync_directory(folder)
         if self._meta.exists():
             self._files.rename(self._meta, folder.with_name(f"{folder.name}-old"))

@@ -108,6 +108,21 @@ def get_parts(
     return [found.get(number) for number in numbers]
 
 
+def same_parts(
+    reader: Reader, bucket_id: int, key: bytes, upload_id: str, parts: Sequence[tuple[int, int]]
+) -> bool:
+    """Whether each of `parts` (number, sequence) is still there as it was read earlier. Cheap: nothing is decoded.
+
+    Raises NoSuchUpload, InvalidKey.
+    """
+    _, prefix = _require(reader, bucket_id, key, upload_id)
+    values = reader.get_many(PARTS, [prefix + _NUMBER.pack(number) for number, _ in parts])
+    return all(
+        value is not None and PartRecord.sequence_of(value) == sequence
+        for value, (_, sequence) in zip(values, parts, strict=True)
+    )
+
+
 def list_parts(
     reader: Reader, bucket_id: int, key: bytes, upload_id: str, *, after_number: int = 0, limit: int
 ) -> PartPage:

@@ -39,7 +39,7 @@ from index.journal import ORIGIN
 from index.kv import CorruptJournal, CorruptValue, KvError
 from index.lmdb_view import LmdbReader
 from index.recovery import DEFAULT_MAP_SIZE_BYTES
-from index.segments import JournalReader, segment_path
+from index.segments import JournalReader, list_segments, segment_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from index.journal import Position, Record
     from index.kv import OrderedMap, Reader
 
+ROOM_BYTES: Final = 16 << 20  # that must be left for clients beside the copy
 _APPLY_BYTES: Final = 8 << 20  # of journal records per commit of the copy
 _ATTEMPTS: Final = 3  # each is lost to two checkpoints that were written meanwhile
 
@@ -106,24 +107,33 @@ def check_checkpoints(
 def check_journal(
     directory: Path, store_id: bytes, sound: Sequence[checkpoint.Checkpoint], sequence: int
 ) -> EngineDamage | None:
-    """Follow the chain from as far back as a rebuild may begin, up to `sequence`. None: it is whole."""
+    """Follow the chain from as far back as a rebuild may begin, up to `sequence`. None: it is whole.
+
+    Raises NotComparable if checkpoints are written, and the journal is cut, faster than it can be read.
+    """
+    for _ in range(_ATTEMPTS):
+        damage = _follow_from(directory, store_id, sound, sequence)
+        if damage is None:
+            return None
+        now, _ = check_checkpoints(directory, store_id)
+        if now == list(sound):
+            return damage
+        sound = now  # one was written meanwhile, and the journal cut
+    raise NotComparable("the journal could not be checked: it was cut each time it was read")
+
+
+def _follow_from(
+    directory: Path, store_id: bytes, sound: Sequence[checkpoint.Checkpoint], sequence: int
+) -> EngineDamage | None:
     journal = directory / "journal"
-    starts = [found.position for found in reversed(sound)]
+    start = sound[-1].position if sound else ORIGIN
     if segment_path(journal, ORIGIN.segment).exists():
-        starts = [ORIGIN]
-    for start in starts:
-        try:
-            _follow(journal, store_id, start, sequence)
-        except CorruptJournal as error:
-            if not segment_path(journal, start.segment).exists() and start is not starts[-1]:
-                continue  # cut, for a newer checkpoint was written meanwhile
-            return EngineDamage("journal", str(error), journal)
-        return None
-    if sequence == 0:
-        return None
-    return EngineDamage(
-        "journal", "no good checkpoint, and the journal does not reach back to its beginning", journal
-    )
+        start = ORIGIN
+    try:
+        _follow(journal, store_id, start, sequence)
+    except CorruptJournal as error:
+        return EngineDamage("journal", str(error), journal)
+    return None
 
 
 def _follow(journal: Path, store_id: bytes, start: Position, sequence: int) -> None:
@@ -237,6 +247,7 @@ class _Copy:
 
 @contextmanager
 def _rebuilding(directory: Path, store_id: bytes, sound: Sequence[checkpoint.Checkpoint]) -> Iterator[_Copy]:
+    _require_room(directory, sound)
     folder = directory / "tmp" / f"kv-verify-{secrets.token_hex(8)}"
     folder.mkdir(parents=True)
     try:
@@ -250,6 +261,30 @@ def _rebuilding(directory: Path, store_id: bytes, sound: Sequence[checkpoint.Che
             yield _Copy(env, directory / "journal", store_id, start)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_room(directory: Path, sound: Sequence[checkpoint.Checkpoint]) -> None:
+    """The copy must not take the room that clients need. Raises NotComparable."""
+    start = sound[0].position.segment if sound else 0
+    journal = sum(
+        _bytes(segment_path(directory / "journal", first))
+        for first in list_segments(directory / "journal")
+        if first >= start
+    )
+    # Rows take less room in the journal than in pages that are half full.
+    needed = 2 * journal + (sound[0].length if sound else 0) + ROOM_BYTES
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise NotComparable(
+            f"LMDB cannot be compared with checkpoint and journal: that takes {needed >> 20} MiB of free space for a "
+            f"while, {free >> 20} MiB are free"
+        )
+
+
+def _bytes(path: Path) -> int:
+    with suppress(FileNotFoundError):  # cut meanwhile
+        return path.stat().st_size
+    return 0
 
 
 def _differences(live: Reader, truth: Reader, tables: Iterable[str]) -> Iterator[EngineDamage]:

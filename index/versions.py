@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from index import counters, locks, tree
-from index.errors import CorruptRecord, NoObjectLock, VersionLocked
+from index.errors import CorruptRecord, NoObjectLock, VersionLocked, WouldOverwrite
 from index.keys import decode_id, encode_id, inverted, successor
 from index.records import ObjectRecord, decode_listing
 from index.tables import NULL_VERSIONS, OBJECTS, VERSIONS
@@ -55,6 +55,7 @@ class Change:
     now_ms: int  # against which locks are judged, and the time of a delete marker
     nonce: bytes  # 8 random bytes for version ids, drawn before: a transaction's function may run twice
     bypass: bool = False  # GOVERNANCE retention does not hold against this caller
+    create_only: bool = False  # a put may neither replace nor hide what a key shows
 
     def __post_init__(self) -> None:
         if len(self.nonce) != NONCE_BYTES:
@@ -119,13 +120,22 @@ def put_object(
 
     What `record` says of its own id and sequence does not count. `bucket` as the transaction sees it. Raises
     VersionLocked (only where a version is overwritten), NoObjectLock (a lock that the bucket would not keep),
-    InvalidKey, ValueError (see `ObjectRecord.encode`).
+    WouldOverwrite, InvalidKey, ValueError (see `ObjectRecord.encode`).
+
+    With `create_only`, a put of what the key shows already (a client that lost its answer and tries again) succeeds and
+    changes nothing.
     """
     if record.delete_marker:
         raise ValueError("a delete marker is not put: delete the object")
     record = _with_lock(bucket, record)
     row = tree.make_row(txn, OBJECTS, bucket.id, key)
     value = txn.get(OBJECTS, row)
+    if change.create_only:
+        kept = _kept_for_good(txn, bucket, key, value)
+        if kept is not None:
+            if value is None or not _same_content(kept, record):
+                raise WouldOverwrite(bucket.id, key)
+            return kept.version_id
     version_id: bytes | None = None
     gone: ObjectRecord | None = None
     if bucket.versioning == "Enabled":
@@ -245,6 +255,29 @@ def _with_lock(bucket: BucketRecord, record: ObjectRecord) -> ObjectRecord:
         return record
     until_ms = locks.default_until_ms(default, record.modified_ms)
     return replace(record, retention=Retention(default.mode, until_ms))
+
+
+def _kept_for_good(
+    txn: Transaction, bucket: BucketRecord, key: bytes, value: bytes | None
+) -> ObjectRecord | None:
+    """The version that a put would hide or remove, if that is an object."""
+    if value is not None:
+        return ObjectRecord.decode(value)
+    if bucket.versioning == "Enabled":
+        return None
+    gone = _get_shelved(txn, bucket.id, key, None)
+    return None if gone is None or gone.delete_marker else gone
+
+
+def _same_content(one: ObjectRecord, other: ObjectRecord) -> bool:
+    return (one.size, one.etag, one.content_type, one.headers, one.metadata, one.tags) == (
+        other.size,
+        other.etag,
+        other.content_type,
+        other.headers,
+        other.metadata,
+        other.tags,
+    )
 
 
 def _guard(bucket_id: int, key: bytes, record: ObjectRecord, change: Change) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from hypothesis import settings
+
 if TYPE_CHECKING:
     import pytest
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM (a time limit, a CI that is cancelled) ends the run as Ctrl-C does: fixtures end what they started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # No example has a time limit: a busy machine must not make a test fail.
+    settings.register_profile("no deadline", deadline=None)
+    settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -55,18 +55,22 @@ def _brings_body(headers: list[tuple[bytes, bytes]]) -> bool:
 class VaultaireApp(QuartTrio):
     """`s3` handles all that is not under `/-/`, and everything on a host `bucket.DOMAIN` of `domains`.
 
-    `ready` tells whether requests would succeed now.
+    `why_not_ready` tells why requests would not all succeed now; None: they would.
     """
 
     asgi_http_class = FrontConnection
 
     def __init__(
-        self, s3: AsgiApp, *, ready: Callable[[], bool] = lambda: True, domains: Sequence[str] = ()
+        self,
+        s3: AsgiApp,
+        *,
+        why_not_ready: Callable[[], str | None] = lambda: None,
+        domains: Sequence[str] = (),
     ) -> None:
         super().__init__("vaultaire", static_folder=None)
         self.s3 = s3
         self.stop = Stop()  # the worker's: `stop.request(75)` makes the supervisor restart the whole store
-        self._ready = ready
+        self.why_not_ready = why_not_ready
         self._domains = domains
         self.add_url_rule("/-/healthz", view_func=self._healthz, methods=["GET"])
         self.add_url_rule("/-/readyz", view_func=self._readyz, methods=["GET"])
@@ -81,10 +85,11 @@ class VaultaireApp(QuartTrio):
         return _text(HTTPStatus.OK, "ok")
 
     async def _readyz(self) -> Response:
-        """This process can serve S3 requests."""
-        if self._ready():
+        """This process can serve S3 requests, writes too."""
+        reason = self.why_not_ready()
+        if reason is None:
             return _text(HTTPStatus.OK, "ready")
-        return _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE, f"read-only: {reason}")
 
 
 def _text(status: HTTPStatus, text: str) -> Response:

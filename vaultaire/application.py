@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from cas.errors import CasError
 from index.kv import KvError, StorePoisoned
+from index.readonly import FULL
 from vaultaire.access import Keyring
+from vaultaire.allocator import Allocator
 from vaultaire.app import VaultaireApp
-from vaultaire.budget import MemoryBudget
+from vaultaire.budget import STREAM_BYTES, MemoryBudget
 from vaultaire.child import EX_TEMPFAIL
-from vaultaire.commit import Committer
+from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
 from vaultaire.errors import StoreError
+from vaultaire.last_used import LastUsed
+from vaultaire.plans import PLANS
+from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
 from vaultaire.store import Store
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from vaultaire.config import ServeConfig
 
 TICK_SECONDS = 1.0
+LAST_USED_SECONDS = 60.0
 
 log = logging.getLogger("vaultaire.worker")
 
@@ -93,27 +100,47 @@ class WorkerLifespan:
 
         def on_damage(error: KvError) -> None:
             # LMDB is only a view: marked as damaged, it is rebuilt when all processes start again.
-            log.error("the metadata is damaged, and will be rebuilt: %s", error)
-            store.kv.poison(str(error))
-            app.stop.request(EX_TEMPFAIL)
+            refusal = store.kv.poison(str(error))
+            log.error("the metadata is damaged: %s; %s", error, refusal)
+            if isinstance(refusal, StorePoisoned):
+                app.stop.request(EX_TEMPFAIL)
 
+        rates = Rates(store.directory / "run")
         services = Services(
             store=store,
             committer=committer,
             keyring=keyring,
-            budget=MemoryBudget(app.settings.memory_budget_bytes),
+            budget=MemoryBudget(
+                app.settings.memory_budget_bytes,
+                stream_bytes=STREAM_BYTES,
+                streams_changed=Allocator().streams_changed,
+            ),
             threads=Threads(),
             clock=time.time,
             on_damage=on_damage,
+            last_used=LastUsed(),
+            rates=rates,
+            plan=PLANS[app.settings.plan],
             domains=app.settings.domains,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
             nursery.start_soon(_tick, store, lambda: app.stop.request(EX_TEMPFAIL))
+            app.why_not_ready = store.kv.read_only_reason
+            nursery.start_soon(_write_last_used, services)
             app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
             await send({"type": "lifespan.startup.complete"})
             await receive()
             nursery.cancel_scope.cancel()
+
+
+async def _write_last_used(services: Services) -> None:
+    while True:
+        await trio.sleep(LAST_USED_SECONDS)
+        write = services.last_used.plan()
+        if write is not None:
+            with suppress(KvError, CommitterEnded):  # the requests say what is wrong with the store
+                await services.committer.commit(write)
 
 
 class WorkerApp(VaultaireApp):
@@ -132,11 +159,21 @@ async def _not_started(scope: object, receive: object, send: object) -> None:
 
 async def _tick(store: Store, on_poisoned: Callable[[], None]) -> None:
     limiter = trio.CapacityLimiter(1)
+    told = False
 
     def once() -> None:
+        nonlocal told
         store.run_file.tick()
-        store.chunks.seal_idle(time.monotonic())
         store.packs.close_removed()
+        reason = store.kv.read_only_reason()
+        if reason is not None and not told:
+            told = True
+            log.critical("the store is read-only: %s", reason)
+        if reason is None:
+            store.chunks.seal_idle(time.monotonic())
+            give_up_if_packs_fail(store.kv, store.chunks)
+        elif reason.startswith(FULL) and store.has_room_to_recover():
+            raise StorePoisoned("there is room again to recover the store")
 
     while True:
         await trio.sleep(TICK_SECONDS)

@@ -15,10 +15,7 @@ meanwhile forgets all it knew: every step can be begun anew from rows alone. Tha
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import secrets
 import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -29,16 +26,18 @@ from cas.catalog import read_epoch
 from cas.catalog import statistics as pack_statistics
 from cas.errors import NoSpace
 from index.counters import statistics as name_statistics
+from vaultaire.collection_due import SOON_DUTY, Standing, plan_round
+from vaultaire.collector_lock import CollectorLock
 from vaultaire.reports import get_report, put_report
 from vaultaire.roots import Roots
 from vaultaire.runfile import RunFiles
-from vaultaire.survey import mark, measure
+from vaultaire.survey import exhaust, mark, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     from cas.catalog import PackRow
+    from cas.marking import Marker
     from index.kv import Transaction
     from vaultaire.store import Store
     from vaultaire.survey import Usage
@@ -47,13 +46,8 @@ SUBJECT: Final = "collection"  # of the report on rounds
 BUCKETS_SUBJECT: Final = "buckets"  # of the report on what buckets hold
 
 LOOK_SECONDS: Final = 5.0  # between two looks whether a round is due
-SOON_SECONDS: Final = 15.0  # from the end of a round to the next one, when much was deleted
-LATER_SECONDS: Final = 600.0  # when anything changed
-SOON_DUTY: Final = 10  # a round begins at the earliest after so many times the last one's working time
-LATER_DUTY: Final = 50
-MUCH_BYTES: Final = 16 << 20
-MUCH_SHARE: Final = 0.02  # of what is stored
 RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk has no room for copies
+ERRORS_KEPT: Final = 20
 ROOM_BYTES: Final = 256 << 20  # copied before sources are removed: more room than that is never needed
 DEFAULT_BYTES_PER_SECOND: Final = 64 << 20
 
@@ -90,6 +84,12 @@ class Progress:
     def freed_bytes(self) -> int:
         return self.removed_bytes - self.copied_bytes
 
+    def tell(self, errors: Sequence[str]) -> None:
+        """Remember the first of them."""
+        for error in errors:
+            if len(self.errors) < ERRORS_KEPT and error not in self.errors:
+                self.errors.append(error)
+
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "freed_bytes": self.freed_bytes}
 
@@ -101,65 +101,6 @@ class Preview:
     plan: gc.Plan
     condemned: dict[int, PackRow]  # already, by a round that is under way
     progress: Progress  # of the survey
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What the counters say, to see later how much was deleted since."""
-
-    at_seconds: float  # wall clock: decides only when to look, never what may go
-    sequence: int
-    logical_bytes: int  # not inline
-    placed_bytes: int
-    busy_seconds: float = 0.0  # working time of the round that ended here
-
-
-def plan_round(last: Standing | None, now: Standing) -> bool:
-    """Whether a round is due. Pure."""
-    if last is None:
-        return True
-    if now.sequence == last.sequence:
-        return False
-    elapsed = now.at_seconds - last.at_seconds
-    if elapsed < 0:  # the clock was set back
-        return True
-    # What is placed grows by what comes in, what clients see by that less what they delete. Dedup hides some of it.
-    deleted = (now.placed_bytes - last.placed_bytes) - (now.logical_bytes - last.logical_bytes)
-    much = deleted > max(MUCH_BYTES, MUCH_SHARE * now.placed_bytes)
-    if much and elapsed >= max(SOON_SECONDS, SOON_DUTY * last.busy_seconds):
-        return True
-    return elapsed >= max(LATER_SECONDS, LATER_DUTY * last.busy_seconds)
-
-
-class CollectorLock:
-    """Exactly one process collects. Remembers whether another one did since we last held it."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._token = secrets.token_bytes(16)
-
-    def acquire(self, *, wait: bool = False) -> bool:
-        """Blocking with `wait`. The collector of a maintenance process lets go after each slice."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        return True
-
-    def claim(self) -> bool:
-        """True if nobody else has held it since the last call."""
-        if os.pread(self._fd, 16, 0) == self._token:
-            return True
-        os.pwrite(self._fd, self._token, 0)
-        return False
-
-    def release(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class Collector:
@@ -235,7 +176,7 @@ class Collector:
         with store.operation():  # the nodes that are read stay
             with store.kv.snapshot() as reader:
                 epoch = read_epoch(reader) + 1
-            usage = _exhausted(self._measured())
+            usage = exhaust(self._measured())
             policy = replace(self._policy, batch_packs=1 << 62, batch_copy_bytes=1 << 62)
             plan = gc.plan_collection(gc.find_sealed(store.kv), usage.live, epoch, policy)
             return Preview(plan, gc.find_condemned(store.kv), self.progress)
@@ -282,7 +223,8 @@ class Collector:
         now = self._standing()
         if self._last is None:
             self._last = self._saved_standing()
-        due = plan_round(self._last, now) or bool(gc.find_condemned(self._store.kv).keys() - self._kept)
+        left = gc.find_condemned(self._store.kv).keys()
+        due = plan_round(self._last, now) or bool(left - self._kept) or (self._no_room and bool(left))
         self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
         return due
 
@@ -341,9 +283,13 @@ class Collector:
         yield from self._wait(max(row.condemned_epoch for row in condemned.values()))
         now = gc.find_condemned(self._store.kv)
         needed: gc.Needed = gc.Everything()
-        if any(now[pack].placed_chunks for pack in condemned):
-            needed = yield from self._marked()
-        waiting = sorted(condemned)
+        live = {pack: now[pack].placed_bytes for pack in condemned}
+        if any(live.values()):
+            marked = yield from self._marked()
+            if marked is not None:
+                needed, live = marked.bits, {pack: marked.live_in(pack) for pack in condemned}
+        # The emptiest first: what needs no room makes room for the others.
+        waiting = sorted(condemned, key=lambda pack: (live[pack], pack))
         while waiting:
             done = yield from self._evacuate(waiting, now, needed)
             if not done:
@@ -355,7 +301,8 @@ class Collector:
             waiting = waiting[len(done) :]
             yield from self._remove(done, now, needed)
 
-    def _marked(self) -> Generator[State, None, gc.Needed]:
+    def _marked(self) -> Generator[State, None, Marker | None]:
+        """None: it is incomplete."""
         self.progress.step = "marking"
         began = self._monotonic()
         roots = Roots(self._store.kv)
@@ -369,7 +316,7 @@ class Collector:
             roots.close()
         self.progress.marked_seconds += self._monotonic() - began
         self._note(incomplete, errors, marker.missing)
-        return gc.Everything() if incomplete else marker.bits
+        return None if incomplete else marker
 
     def _evacuate(
         self, packs: Sequence[int], rows: dict[int, PackRow], needed: gc.Needed
@@ -392,7 +339,7 @@ class Collector:
                 self.progress.copied_bytes += evacuation.copied_bytes
             for error in evacuation.damaged:
                 log.error("a chunk that is needed cannot be read, its pack is kept: %s", error)
-            self.progress.errors += evacuation.damaged
+            self.progress.tell(evacuation.damaged)
             done.append(pack)
             if copied >= ROOM_BYTES:
                 break
@@ -430,7 +377,7 @@ class Collector:
         progress = self.progress
         progress.complete &= not incomplete
         progress.missing_chunks = max(progress.missing_chunks, missing)
-        progress.errors += [error for error in errors if error not in progress.errors]
+        progress.tell(errors)
         for error in errors:
             log.error("while marking: %s", error)
         if incomplete:
@@ -476,7 +423,6 @@ class Collector:
 
     def _save_progress(self, *, ended: bool = False) -> None:
         progress = self.progress.as_dict()
-        progress["errors"] = progress["errors"][:20]
         now_ms = int(self._clock() * 1000)
         standing = asdict(self._last) if self._last is not None else None
 
@@ -510,12 +456,3 @@ def _driven(work: Generator[int, None, T]) -> Generator[State, None, T]:
             result: T = end.value
             return result
         yield State.WORKING
-
-
-def _exhausted(work: Generator[State, None, T]) -> T:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result

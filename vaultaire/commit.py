@@ -7,7 +7,7 @@ round's batch gathers while this one flushes, so no delay is added on purpose.
 A request is (publications, function). In its transaction the publications are applied first (are the packs still
 there? then the placements), then the function (preconditions, records). If anything raises, this request alone
 fails. A request whose pack bytes could not be made durable fails with the error of that pack and nothing of it is
-committed; a failed sync is never retried.
+committed; a failed sync is never retried. When packs fail in a row the disk is failing: the store becomes read-only.
 
 `commit` is shielded: once handed over, a request is decided whatever happens to the client, so the caller learns
 the truth, and never half of it. After `run` has ended nothing is taken any more: who waited for it would wait for ever.
@@ -15,23 +15,35 @@ the truth, and never half of it. After `run` has ended nothing is taken any more
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
 from cas.errors import CasError
-from index.kv import Outcome, StorePoisoned
+from index.kv import OrderedMap, Outcome, StorePoisoned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cas.store import ChunkStore, Publication
-    from index.kv import OrderedMap, Transaction
+    from index.kv import Transaction
 
 T = TypeVar("T")
 
+log = logging.getLogger("vaultaire.commit")
+
+MAX_PACK_FAILURES = 2  # in a row: the second pack was a new file, so it is not one bad spot
 MAX_BATCH = 256  # requests per round; bounds how long LMDB's write lock is held (some 20 us each)
+
+
+class ReadOnlyMap(OrderedMap, Protocol):
+    """An ordered map that can be told to take no more writes (`index.lmdb_kv`)."""
+
+    def read_only_reason(self) -> str | None: ...
+
+    def make_read_only(self, reason: str) -> Exception: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +66,7 @@ class CommitterEnded(Exception):
 class Committer:
     """See the module. `run` is started once in the process's main nursery; `commit` may be called by any task."""
 
-    def __init__(self, kv: OrderedMap, chunks: ChunkStore, on_poisoned: Callable[[], None]) -> None:
+    def __init__(self, kv: ReadOnlyMap, chunks: ChunkStore, on_poisoned: Callable[[], None]) -> None:
         """`on_poisoned` is called when a sync of the metadata failed: this process must end soon."""
         self._kv = kv
         self._chunks = chunks
@@ -135,7 +147,9 @@ class Committer:
         try:
             self._chunks.sync([p for request in with_packs for p in request.publications])
         except CasError:
-            return [request for request in batch if self._sync_one(request)]
+            ready = [request for request in batch if self._sync_one(request)]
+            give_up_if_packs_fail(self._kv, self._chunks)
+            return ready
         return batch
 
     def _sync_one(self, request: _Request) -> bool:
@@ -147,6 +161,14 @@ class Committer:
             _settle(request, committed=False)
             return False
         return True
+
+
+def give_up_if_packs_fail(kv: ReadOnlyMap, chunks: ChunkStore) -> None:
+    """Make the store read-only if the disk has failed several packs in a row. Call it after a failure, and in between."""
+    failures = chunks.failures_in_a_row
+    if failures >= MAX_PACK_FAILURES and kv.read_only_reason() is None:
+        error = kv.make_read_only(f"the disk failed {failures} packs in a row")
+        log.critical("%s; mend the disk, then restart the server", error)
 
 
 def _not_now(_: object) -> trio.lowlevel.Abort:

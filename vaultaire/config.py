@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaultaire.plans import DEFAULT_PLAN
+
 MIB = 1 << 20
 
 
@@ -28,9 +30,12 @@ class ServeConfig:
     head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
     grace_seconds: float = 10.0  # from SIGTERM to exit
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
+    plan: str = DEFAULT_PLAN  # of tenants without a limit of their own: a name of `vaultaire.plans`
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
     collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit
     upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
+    scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
+    parity_percent: int | None = None  # of the packs; None: as it was set before
 
     @property
     def tls(self) -> bool:

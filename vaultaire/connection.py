@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 HEAD_READ_BYTES = 64 * 1024  # a head and a small body in one call; more makes small requests no faster
 KEEP_ALIVE_SECONDS = 60.0  # longer than the pools of the common SDKs keep an idle connection in use
+ADDRESS_SHARE = 0.75  # of all connections may come from one address: it may be a proxy, but not everybody
 LINGER_BYTES = 4 << 20
 LINGER_SECONDS = 2.0
 
@@ -68,14 +69,24 @@ class Worker(WorkerContext):
         self.max_connections = max_connections
         self.connections: set[Connection] = set()
         self.stopping = False
+        self._addresses: dict[str, int] = {}  # connections per client address
+
+    def arrive(self, address: str) -> bool:
+        """Count a connection; False: one more than there may be, in all or from this address. `leave` undoes it."""
+        count = self._addresses[address] = self._addresses.get(address, 0) + 1
+        return len(self.connections) <= self.max_connections and count <= self.max_connections * ADDRESS_SHARE
+
+    def leave(self, address: str) -> None:
+        left = self._addresses.pop(address) - 1
+        if left:
+            self._addresses[address] = left
 
     def end_overdue(self) -> None:
         """Cancel every connection whose peer let a deadline pass."""
         now = trio.current_time()
         for connection in list(self.connections):
             if connection.wire.is_stalled(now):
-                connection.wire.drop_unsent()
-                connection.cancel_scope.cancel()
+                connection.drop()
             elif connection.deadline < now:
                 connection.cancel_scope.cancel()
 
@@ -131,6 +142,11 @@ class Connection(TCPServer):
             self.worker.connections.discard(self)
             self.wire.close()
 
+    def drop(self) -> None:
+        """End it now, whatever goes on; the client sees a reset."""
+        self.wire.drop_unsent()
+        self.cancel_scope.cancel()
+
     async def _serve(self) -> None:
         sock = self.wire.sock
         try:
@@ -138,13 +154,18 @@ class Connection(TCPServer):
             self.server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError:
             return  # gone before it was looked at
-        self.deadline = trio.current_time() + self.worker.config.head_timeout_seconds
-        await self.transport.open()
-        if len(self.worker.connections) > self.worker.max_connections:
-            await self._answer(503, "too many connections", extra=b"retry-after: 1\r\n")
-            return
-        while await self._one_request():
-            pass
+        address = self.client[0] if self.client is not None else ""
+        welcome = self.worker.arrive(address)
+        try:
+            self.deadline = trio.current_time() + self.worker.config.head_timeout_seconds
+            await self.transport.open()
+            if not welcome:
+                await self._answer(503, "too many connections", extra=b"retry-after: 1\r\n")
+                return
+            while await self._one_request():
+                pass
+        finally:
+            self.worker.leave(address)
 
     async def _one_request(self) -> bool:
         """Serve one request; True if another may follow."""
@@ -199,7 +220,7 @@ class Connection(TCPServer):
         if exchange.complete:
             await self._linger()
         elif exchange.started:
-            if not failed:
+            if not failed and not self.eof:  # an app that sees its client leave (a probe of readyz) stops too
                 log.error("%s %r: the app broke its response off", head.method, head.raw_path)
             if exchange.ends_with_connection:
                 self.wire.drop_unsent()

@@ -2,8 +2,8 @@
 
 What it guarantees:
 - The body is pulled: nothing is read from the socket but when the app asks, so a slow app slows its client down and
-  at most one piece (256 KiB) is held here. "100 Continue" goes out with the first such read, never before, so a
-  request that is refused by its head costs its client no upload.
+  at most one piece (256 KiB; 32 among many connections) is held here. "100 Continue" goes out with the first such
+  read, never before, so a request that is refused by its head costs its client no upload.
 - A read of the body ends when no byte comes for the stall time; while the app works there is no deadline.
 - What leaves is one well-formed response or is cut short visibly: an app that sends less or more than its own
   Content-Length gets a RuntimeError, and the connection ends.
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from vaultaire.head import Head
 
 PIECE_BYTES = 256 * 1024  # 64 KiB costs twice the CPU, 1 MiB no less than this
+CROWD_PIECE_BYTES = 32 * 1024
+CROWD_CONNECTIONS = 256  # with more than these, what one read may take in is no longer small change
 JOIN_BYTES = (
     64 * 1024
 )  # a response head is copied together with at most so much of its body: one packet train
@@ -168,7 +170,9 @@ class Exchange:
 
     def _wanted(self) -> int:
         """Never a byte of the next request, where the length tells."""
-        return PIECE_BYTES if self._decoder else min(self._left, PIECE_BYTES)
+        crowded = len(self._connection.worker.connections) > CROWD_CONNECTIONS
+        most = CROWD_PIECE_BYTES if crowded else PIECE_BYTES
+        return most if self._decoder else min(self._left, most)
 
     def _take_in(self, data: bytes) -> bytes:
         """Body bytes in `data`, which came next. Sets `bad_body` where there is no making sense of them."""

@@ -63,6 +63,7 @@ class Finding:
     row: bytes | None = None
     affected: list[Affected] = field(default_factory=list)
     more_affected: int = 0  # beyond what is listed
+    last_affected: Affected | None = None  # listed or not
 
     def to_json(self) -> dict[str, object]:
         fields: dict[str, Any] = {
@@ -183,8 +184,9 @@ class Findings:
 
     def blame(self, finding: Finding, affected: Affected) -> None:
         """`affected` cannot be read because of `finding`. Objects come one after the other, so repeats do as well."""
-        if finding.affected and finding.affected[-1] == affected:
+        if finding.last_affected == affected:
             return
+        finding.last_affected = affected
         if self._affected < MAX_AFFECTED:
             finding.affected.append(affected)
             self._affected += 1

@@ -3,6 +3,7 @@
 Blocks grow with what arrives (64 KiB to 4 MiB; 1 MiB while many streams run), and the byte budget is asked before
 they grow. While threads work on one block (the client's digests beside cut + hash + look up + compress + append)
 the next one is received: two blocks are held at most, and a client that stalls holds but what it has sent of one.
+When the budget is short, blocks are small and no unfinished frame is kept: what is left is a chunk that is not cut yet.
 Whatever the size of the pieces that bytes come in, holding them costs about as much memory as they are long.
 
 A body that fits the first block takes no detour: up to `INLINE_MAX_BYTES` it is not chunked at all but stays in the
@@ -18,8 +19,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
 
-from vaultaire.budget import GUARANTEED_BYTES
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
     from types import TracebackType
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from cas.store import ChunkStore, Ingest, Publication
     from vaultaire.budget import Lease, MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.space import Claim
     from vaultaire.threads import Threads
 
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 INLINE_MAX_BYTES = 4096
 MAX_BLOCK_BYTES = 4 << 20
 CROWDED_BLOCK_BYTES = 1 << 20
+FIRST_BLOCK_BYTES = 64 << 10  # also the least of any block while the budget has room
 HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
+SCARCE_BLOCK_BYTES = 16 << 10  # when the budget is short: every stream has a little more than this
 INGEST_BYTES = 256 << 10  # what an ingest holds between blocks: the chunker's tail and an unfinished frame
 # A `bytes` of one byte costs 50, a view of one 200, and a client chooses how small its packets and chunks are.
 SMALL_PIECE_BYTES = 4 << 10
@@ -82,7 +84,13 @@ class Upload:
         digests: Digests,
         max_bytes: int,
         inline_max_bytes: int = INLINE_MAX_BYTES,
+        claim: Claim | None = None,
+        end: Callable[[], None] | None = None,
     ) -> None:
+        """`claim`: room on the disk that was promised for this body; it is released with the upload.
+
+        `end` ends the upload from outside, should the budget need its bytes for others.
+        """
         self._chunks = chunks
         self._committer = committer
         self._budget = budget
@@ -91,11 +99,14 @@ class Upload:
         self._digests = digests
         self._max_bytes = max_bytes
         self._inline_max_bytes = inline_max_bytes
+        self._claim = claim
+        self._end = end
         self._lease: Lease | None = None
         self._ingest: Ingest | None = None
         self._ended = False
         self._arriving = 0  # bytes of the block that is being received
         self._in_hand = 0  # bytes of the block that the threads work on
+        self._scarce = False  # the budget refused what an ingest may hold
         self.size = 0
         self.trailers: dict[str, str] = {}
         self.inline: bytes | None = None
@@ -104,14 +115,23 @@ class Upload:
         self.committed = False
 
     def __enter__(self) -> Self:
-        self._lease = self._budget.admit()
+        try:
+            self._lease = self._budget.admit(self._end)
+        except BaseException:
+            self._release_claim()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         assert self._lease is not None
         self._lease.release()
+        self._release_claim()
         if self._ingest is not None and not self.committed:
             self._ingest.abort()
+
+    def _release_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
 
     @property
     def new_stored_bytes(self) -> int:
@@ -122,7 +142,7 @@ class Upload:
 
     async def receive(self, receive: Receive) -> None:
         """Take the whole body in. Raises ClientGone, BodyTooLarge, what the decoder raises, CasError."""
-        block = await self._next_block(receive, GUARANTEED_BYTES)
+        block = await self._next_block(receive, FIRST_BLOCK_BYTES)
         if not self._ended:
             await self._receive_large(receive, block)
             return
@@ -163,9 +183,14 @@ class Upload:
                     async for pieces in receiver:
                         self._in_hand = sum(map(len, pieces))
                         await self._process(ingest, pieces)
+                        if self._claim is not None:
+                            self._claim.written(self._in_hand)
                         pieces.clear()  # both tasks still have a name for the list: a stalled client would hold it
                         self._in_hand = 0
-                        self._hold()
+                        self._scarce = not self._hold()
+                        if self._scarce:
+                            await self._threads.compute(ingest.flush)
+                            self._hold()
                 except Exception as error:
                     failure.append(error)
 
@@ -211,13 +236,16 @@ class Upload:
             await self._committer.commit(lambda txn: None, [publication])
 
     def _target(self, last: int) -> int:
+        if self._scarce:
+            return SCARCE_BLOCK_BYTES
         return min(
-            max(last * 2, GUARANTEED_BYTES),
+            max(last * 2, FIRST_BLOCK_BYTES),
             CROWDED_BLOCK_BYTES if self._budget.crowded else MAX_BLOCK_BYTES,
         )
 
     async def _next_block(self, receive: Receive, target: int) -> list[bytes]:
         """Pieces up to about `target` bytes; fewer if the budget says so. Sets `_ended` at the body's end."""
+        assert self._lease is not None
         pieces: list[bytes | bytearray] = []
         self._arriving = 0
         while self._arriving < target:
@@ -226,22 +254,29 @@ class Upload:
                 raise ClientGone
             piece = event.get("body", b"")
             self._arriving += len(piece)
+            self._lease.progress_bytes += len(piece)
             if len(piece) >= SMALL_PIECE_BYTES:
                 pieces.append(piece)
             elif piece:
                 _join_small(pieces, piece)
             if not event.get("more_body", False):
                 self._ended = True
+                self._lease.keep()
                 break
-            if self._arriving >= GUARANTEED_BYTES and not self._hold():
+            if self._arriving >= FIRST_BLOCK_BYTES and not self._hold():
                 break
         return [bytes(piece) for piece in pieces]  # no copy of what is bytes already
 
     def _hold(self) -> bool:
-        """Ask the budget for what is held now; False: refused, then no more may be taken in."""
+        """Ask the budget for what is held and may be next; False: refused, then no more than there is may be held."""
         assert self._lease is not None
-        ingest = INGEST_BYTES if self._ingest is not None else 0
-        return self._lease.resize(self._in_hand + self._arriving + ingest)
+        here = self._in_hand + self._arriving
+        if self._ingest is None:
+            return self._lease.resize(here)
+        if self._lease.resize(here + INGEST_BYTES):
+            return True
+        self._lease.hold(here + self._ingest.held_bytes)
+        return False
 
     def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:
         if self._decoder is None:

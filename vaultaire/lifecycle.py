@@ -14,6 +14,7 @@ Versions are handled through `VersionedNames`: without it (None) buckets that ha
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import time
 from dataclasses import dataclass, field, replace
@@ -54,22 +55,17 @@ log = logging.getLogger("vaultaire.lifecycle")
 
 
 class VersionedNames(Protocol):
-    """What buckets with versioning need of the index. Both run inside a transaction that has just looked."""
+    """What buckets with versioning need of the index. Both run inside a transaction that has just looked.
 
-    def expire_current(
-        self, txn: Transaction, bucket: BucketRecord, key: bytes, now_ms: int, writer: int
-    ) -> bool:
+    `change` was drawn before it: a transaction's function may run twice, and must do the same again.
+    """
+
+    def expire_current(self, txn: Transaction, bucket: BucketRecord, key: bytes, change: Change) -> bool:
         """What a DELETE without a version id does: a delete marker takes the place of the current version."""
         ...
 
     def remove_version(
-        self,
-        txn: Transaction,
-        bucket: BucketRecord,
-        key: bytes,
-        record: ObjectRecord,
-        now_ms: int,
-        writer: int,
+        self, txn: Transaction, bucket: BucketRecord, key: bytes, record: ObjectRecord, change: Change
     ) -> bool:
         """Remove this version (or delete marker) for good. False, and no change, if it is locked."""
         ...
@@ -237,6 +233,7 @@ class Lifecycle:
 
     def _remove(self, work: _Work, stage: Stage, batch: Sequence[_Due]) -> None:
         remove = (self._expire_object, self._remove_version, self._abort_upload)[stage]
+        change = Change(self.writer, self._now_ms(), os.urandom(NONCE_BYTES))
 
         def commit(txn: Transaction) -> Report:
             done = Report()
@@ -245,7 +242,7 @@ class Lifecycle:
             bucket = expiry.next_bucket(txn, CONFIG, work.bucket.id)
             assert bucket is not None  # the configuration is there, and goes with its bucket
             for due in batch:
-                remove(txn, bucket[0], work.rules, due, done)
+                remove(txn, bucket[0], work.rules, due, change, done)
             return done
 
         done = self.kv.commit(commit)
@@ -255,44 +252,41 @@ class Lifecycle:
         self.report.uploads += done.uploads
 
     def _expire_object(
-        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, done: Report
+        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: Report
     ) -> None:
         record = get_object(txn, bucket.id, due.key)
-        now_ms = self._now_ms()
         if record is None or record.sequence != due.sequence:
             return
-        if lifecycle.plan_lifecycle(rules, now_ms, _facts(due.key, record)) is not Action.EXPIRE:
+        if lifecycle.plan_lifecycle(rules, change.now_ms, _facts(due.key, record)) is not Action.EXPIRE:
             return
         if bucket.versioning == "Off":
-            change = Change(self.writer, now_ms, bytes(NONCE_BYTES))  # no version id is made
             delete_object(txn, bucket, due.key, bucket.owner, change)
             done.objects += 1
         elif self.versions is not None:
-            done.objects += self.versions.expire_current(txn, bucket, due.key, now_ms, self.writer)
+            done.objects += self.versions.expire_current(txn, bucket, due.key, change)
 
     def _remove_version(
-        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, done: Report
+        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: Report
     ) -> None:
-        now_ms = self._now_ms()
         found = _version(txn, bucket.id, rules, due.key, due.sequence)
         if found is None or self.versions is None:
             return
         record, facts = found
-        if lifecycle.plan_lifecycle(rules, now_ms, facts) is not Action.REMOVE:
+        if lifecycle.plan_lifecycle(rules, change.now_ms, facts) is not Action.REMOVE:
             return
-        removed = self.versions.remove_version(txn, bucket, due.key, record, now_ms, self.writer)
+        removed = self.versions.remove_version(txn, bucket, due.key, record, change)
         if record.delete_marker:
             done.delete_markers += removed
         else:
             done.versions += removed
 
     def _abort_upload(
-        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, done: Report
+        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: Report
     ) -> None:
         upload = get_upload(txn, bucket.id, due.key, due.upload_id)
         if upload is None:
             return
-        if lifecycle.plan_upload(rules, self._now_ms(), due.key, upload.initiated_ms) is Action.REMOVE:
+        if lifecycle.plan_upload(rules, change.now_ms, due.key, upload.initiated_ms) is Action.REMOVE:
             remove_upload(txn, bucket.id, due.key, due.upload_id)
             done.uploads += 1
 

@@ -2,8 +2,9 @@
 
 It does what no request should wait for, as a list of chores, each called now and then for one short slice of work: it
 seals the packs that dead processes left open, frees the reader slots they held, writes a checkpoint when the journal
-has grown enough, carries out lifecycle rules, collects what is not needed any more and forgets old client tokens. The
-server works without it; the journal grows, nothing expires, and no space comes back.
+has grown enough, carries out lifecycle rules, collects what is not needed any more, gives sealed packs their parity, mends and scrubs
+packs, and forgets old client tokens. The server works without it; the journal grows, nothing expires, no space comes
+back, and damage stays.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from cas.errors import CasError
 from index.errors import NamesError
 from index.kv import KvError, StorePoisoned
+from index.poison import forget_poison
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
+from vaultaire.clock_watch import ClockWatch
 from vaultaire.collection import Collector
 from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
 from vaultaire.lifecycle import Lifecycle
+from vaultaire.parity import Parity, note_damage
+from vaultaire.scrub import Scrub
+from vaultaire.stale_uploads import StaleUploads
 from vaultaire.store import Store
 from vaultaire.version_expiry import IndexVersions
 
@@ -34,7 +41,10 @@ if TYPE_CHECKING:
 ROUND_SECONDS: Final = 1.0
 LIFECYCLE_SECONDS: Final = 0.2  # of each round: a pass leaves the disk and the write lock to the requests
 COLLECTION_SECONDS: Final = 0.4  # likewise; what is copied in it is limited besides
+SCRUB_SECONDS: Final = 0.3  # of each round; its own rate is mostly far below what that allows
+REMINDER_SECONDS: Final = 60.0
 TOKENS_SECONDS: Final = 3600.0  # between two looks
+STEADY_SECONDS: Final = 3600.0  # a store that ran so long may fail once more before it becomes read-only
 TOKEN_AGE_SECONDS: Final = 24 * 3600.0  # clients repeat a request within seconds
 
 log = logging.getLogger("vaultaire.maintenance")
@@ -52,17 +62,32 @@ class Chore:
 
 def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     """All of them, in the order in which one round does them."""
-    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     config = config or ServeConfig(store.directory)
+    clock = ClockWatch()
+    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
     collector = Collector(store, bytes_per_second=config.collection_bytes_per_second)
     store.before_close.append(collector.close)
+    parity = Parity(store)
+    scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))
+    scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
+    stale_uploads = StaleUploads(store.kv, config.upload_expiry_days)
     return [
+        Chore("reserve", store.space.restore),
         Chore("adoption", lambda: adopt(store)),
         Chore("checkpoint", lambda: care_for_metadata(store)),
-        Chore("lifecycle", lambda: lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("lifecycle", lambda: clock.is_believable() and lifecycle.run_slice(LIFECYCLE_SECONDS)),
+        Chore("uploads", lambda: clock.is_believable() and stale_uploads.run_slice()),
         Chore("packs", lambda: care_for_packs(store)),
         Chore("collection", lambda: collector.run_slice(COLLECTION_SECONDS)),
+        Chore("parity", parity.run_slice),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
+        *scrubbing,
+        Chore(
+            "failures",
+            lambda: forget_poison(store.directory),
+            every=STEADY_SECONDS,
+            due=time.monotonic() + STEADY_SECONDS,
+        ),
     ]
 
 
@@ -77,9 +102,12 @@ def main() -> int:
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
             orders.report_ready()
-            all_chores = chores(store, orders.config)
+            all_chores, read_only = chores(store, orders.config), False
             while not stop.wait(ROUND_SECONDS):
                 store.run_file.tick()
+                if not read_only and (reason := store.kv.read_only_reason()) is not None:
+                    read_only = True
+                    all_chores = [Chore("reminder", partial(remind, reason), every=REMINDER_SECONDS)]
                 run_due(all_chores, time.monotonic(), stop.is_set)
     except StorePoisoned as error:
         log.error("%s", error)
@@ -107,6 +135,10 @@ def run_due(all_chores: Sequence[Chore], now: float, stopping: Callable[[], bool
             log.exception("%s failed; it will be tried again", chore.name)
 
 
+def remind(reason: str) -> None:
+    log.critical("the store is read-only: %s. Mend the disk, then restart the server (docs/disks.md)", reason)
+
+
 def adopt(store: Store) -> None:
     for writer in store.adopt_dead_writers():
         log.info("sealed the packs of process %d, which is gone", writer)
@@ -114,7 +146,7 @@ def adopt(store: Store) -> None:
 
 def care_for_metadata(store: Store) -> None:
     store.kv.check_readers()
-    if store.kv.checkpoint_due():
+    if store.kv.checkpoint_due() and store.has_room_to_recover():
         store.kv.write_checkpoint()
         log.info("wrote a checkpoint")
 

@@ -28,7 +28,7 @@ Window = list[Piece]
 
 WINDOW_BYTES = 1 << 20
 CROWDED_WINDOW_BYTES = 256 << 10
-SMALL_WINDOW_BYTES = 64 << 10  # when the budget is short; a window is longer than this by less than a chunk
+SMALL_WINDOW_BYTES = 1  # when the budget is short: one chunk
 AHEAD = 1
 HELD_WINDOWS = AHEAD + 2
 
@@ -41,6 +41,7 @@ class ObjectReader:
     ) -> None:
         window = CROWDED_WINDOW_BYTES if lease.crowded else WINDOW_BYTES
         self._roomy = lease.resize(HELD_WINDOWS * min(window, stop - start))
+        self._lease = lease
         self._threads = threads
         self._chunks = chunks
         self._spans = chunks.windows(manifest, start, stop, window if self._roomy else SMALL_WINDOW_BYTES)
@@ -55,7 +56,8 @@ class ObjectReader:
             await self._send_reading_ahead(send)
             return
         while (window := await self.next_window()) is not None:
-            await send_window(window, send)
+            self._lease.hold(sum(map(len, window)))
+            await self._send(window, send)
             del window  # not kept while the next one is read
 
     async def _send_reading_ahead(self, send: Callable[[Piece], Awaitable[None]]) -> None:
@@ -77,12 +79,17 @@ class ObjectReader:
             async with receiver:
                 try:
                     async for window in receiver:
-                        await send_window(window, send)
+                        await self._send(window, send)
                 except Exception as error:
                     failure.insert(0, error)
                     nursery.cancel_scope.cancel()
         if failure:
             raise failure[0]
+
+    async def _send(self, window: Window, send: Callable[[Piece], Awaitable[None]]) -> None:
+        length = sum(map(len, window))
+        await send_window(window, send)
+        self._lease.progress_bytes += length
 
     def _read_next(self) -> Window | None:
         spans = next(self._spans, None)

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Final
 from index.manifests import bucket_ids, iterate_manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from index.errors import NamesError
@@ -48,7 +48,7 @@ class Roots:
         self.damaged = 0  # records met that cannot be decoded: what they name is not known
         self.errors: list[str] = []  # the first of them
 
-    def copy(self, directory: Path, limit_bytes: int = LIMIT_BYTES) -> Iterator[int]:
+    def copy(self, directory: Path, limit_bytes: int = LIMIT_BYTES) -> Generator[int, None, None]:
         """Copy all out and let go of the snapshot, if that can be done. Yields how many rows were looked at.
 
         Raises CorruptValue.

@@ -149,7 +149,22 @@ def _run_files(directory: Path) -> list[Path]:
 
 
 def _writer_of(path: Path) -> int:
-    return int(path.name.rpartition("-")[2], 16)
+    return int(path.name[-8:], 16)
+
+
+class UnpublishedRunFile(RunFile):
+    """That of a process in a read-only store, where nothing can be collected: it needs no file, hence no room."""
+
+    def __init__(self) -> None:
+        self._read_epoch = lambda: 0
+        self._lock = threading.Lock()
+        self._running = {}
+        self._fd = -1
+        self._epoch = 0
+        self._published = IDLE
+
+    def _publish(self, value: int) -> None:
+        self._published = value
 
 
 def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
@@ -165,11 +180,6 @@ def dead_writers(directory: Path) -> Iterator[tuple[int, Path]]:
                 yield _writer_of(path), path
             finally:
                 os.close(fd)
-
-
-def known_writers(directory: Path) -> set[int]:
-    """Every process that has a run file: it lives, or what it left is still to be put in order."""
-    return {_writer_of(path) for path in _run_files(directory)}
 
 
 def _take_over(path: Path) -> int | None:

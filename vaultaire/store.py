@@ -5,10 +5,14 @@ Opening, by any process (DESIGN: other commands on a live directory open it like
 1. `store.lock` is tried exclusively. Who gets it is alone: it recovers (journal replay, rebuild of `meta/` if it is
    gone or poisoned), seals the packs of dead writers, empties `tmp/`, then turns the lock into a shared one.
    Everybody else waits for a shared lock and finds a recovered store.
+   If it cannot be recovered for lack of room, or because the disk takes no writes, the store is marked as read-only and
+   opened as it is: all that was acknowledged since this machine started is in `meta/`.
 2. A writer number is allocated (never reused), the run file is made, then the chunk store is put together.
 
-The directory: `store.json` (identity), `secret.key` (and `.old`, after it was replaced), `store.lock`, `meta/`, `journal/`, `checkpoint/`, `packs/`,
-`run/`, `tmp/`. Nothing else is written there.
+The directory: `store.json` (identity), `secret.key` (and `.old`, after it was replaced), `store.lock`, `reserve` (see
+`vaultaire.space`), `meta/`, `journal/`, `checkpoint/`, `packs/`, `run/`, `tmp/`. Nothing else is written there, but
+`restore-unfinished` while a restore runs, and `lost-<n>/` and `store.json.damaged` where a rebuild put aside what it
+could not use.
 """
 
 from __future__ import annotations
@@ -24,13 +28,21 @@ from typing import TYPE_CHECKING, Literal, Self
 from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
-from cas.errors import UnsupportedFormat
+from cas.errors import NoSpace, UnsupportedFormat
 from cas.packs import LocalPacks, writer_of
+from cas.sidecars import LocalSidecars
 from cas.store import ChunkStore
-from index.lmdb_kv import LmdbKv, NotRecovered, recover
+from index.fileops import NO_ROOM
+from index.kv import CorruptJournal, KvError, MapFull
+from index.kv import UnsupportedFormat as UnsupportedMetadata
+from index.lmdb_kv import LmdbKv, NotRecovered, RecoveryReport, recover
+from index.poison import forget_poison
+from index.readonly import FULL, clear_readonly, readonly_reason, set_readonly
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
-from vaultaire.runfile import RunFile, dead_writers, known_writers
+from vaultaire.rates import FILE as RATES_FILE
+from vaultaire.runfile import RunFile, RunFiles, UnpublishedRunFile, dead_writers
+from vaultaire.space import Space
 from vaultaire.threads import frame_threads
 
 if TYPE_CHECKING:
@@ -43,38 +55,63 @@ Kind = Literal["worker", "maintenance", "command"]
 
 log = logging.getLogger("vaultaire.store")
 
-SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports")
+SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports", "srv.used", "srv.limits")
 TABLES = (*CAS_TABLES, *INDEX_TABLES, *SERVER_TABLES)
 FOLDERS = ("journal", "checkpoint", "packs", "run", "tmp")
+OPENING_BYTES = 1 << 20  # what opening a sound store may write: a run file, some rows
+RECOVERY_BYTES = 8 << 20  # what rebuilding the metadata needs besides their own size
 OPEN_ATTEMPTS = 10  # each is lost to another process that opened the store at the same moment
 # A half-made store, a key put there beforehand, and what mkfs leaves in the root of a new disk.
 NOT_STRANGE = {"store.json.new", "secret.key", "lost+found"}
+NO_WRITER = 0  # of a process that has opened a read-only store: it makes no packs
 NEXT_WRITER = b"next_writer"  # row in srv.settings: u32, little-endian
 
 
 class Store:
-    """An open store. Its parts are public: `kv`, `chunks`, `run_file`, `identity`, `writer`."""
+    """An open store. Its parts are public: `kv`, `chunks`, `run_file`, `identity`, `writer`, `space`."""
 
     def __init__(
-        self, directory: Path, lock_fd: int, identity: Identity, kv: LmdbKv, writer: int, kind: Kind
+        self,
+        directory: Path,
+        lock_fd: int,
+        identity: Identity,
+        kv: LmdbKv,
+        writer: int,
+        kind: Kind,
+        space: Space,
     ) -> None:
         self.directory = directory
+        self.space = space
         self.identity = identity
         self.kv = kv
         self.writer = writer
         self._lock_fd = lock_fd
         self.before_close: list[Callable[[], None]] = []  # of parts that hold snapshots
-        self.run_file = RunFile(directory / "run", kind, writer, self._read_epoch)
+        self.run_file = (
+            RunFile(directory / "run", kind, writer, self._read_epoch)
+            if writer != NO_WRITER
+            else UnpublishedRunFile()
+        )
         self._frame_threads = frame_threads()
-        self.packs = LocalPacks(directory / "packs")
+        # What others than workers write to packs makes room in the end: collection copies the rest of sparse packs.
+        make_room = (lambda: False) if kind == "worker" else space.make_room
+        self.packs = LocalPacks(directory / "packs", keep_free_bytes=space.policy.floor, make_room=make_room)
+        self.sidecars = LocalSidecars(directory / "packs")
         self.chunks = ChunkStore(
-            kv, self.packs, identity, writer, self.run_file, parallel_map=self._frame_threads.map
+            kv,
+            self.packs,
+            identity,
+            writer,
+            self.run_file,
+            sidecars=self.sidecars,
+            parallel_map=self._frame_threads.map,
         )
 
     @classmethod
-    def open(cls, directory: Path, *, kind: Kind, create: bool = False) -> Store:
+    def open(cls, directory: Path, *, kind: Kind, create: bool = False, by_operator: bool = False) -> Store:
         """Open (or, with `create`, make) the store in `directory`. Blocking: recovery may take a while.
 
+        `by_operator`: a person starts the server now. Only that ends a read-only state caused by failing syncs.
         Raises NotAStore, StoreError; KvError and CasError for a damaged store.
         """
         if not (directory / "store.json").exists():
@@ -82,14 +119,15 @@ class Store:
                 raise NotAStore(directory)
             create_store(directory)
         identity = read_identity(directory)
+        space = Space(directory)
+        space.ensure(OPENING_BYTES)
         for name in FOLDERS:
             (directory / name).mkdir(exist_ok=True)
         alone = False
         for attempt in range(OPEN_ATTEMPTS):
             lock_fd = os.open(directory / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                alone = _lock(lock_fd, directory)
-                kv = _open_engine(directory, identity, lock_fd, alone=alone)
+                kv, alone = _open_engine(directory, identity, lock_fd, space, by_operator=by_operator)
             except NotRecovered:
                 # Turning an exclusive lock into a shared one lets others in between: somebody recovered anew.
                 os.close(lock_fd)
@@ -100,11 +138,42 @@ class Store:
                 raise
             else:
                 break
-        store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind)
-        if alone:
-            store._replace_lost_run_files()
-        store.adopt_dead_writers()
-        return store
+        if kv.read_only_reason() is None:
+            try:
+                store = cls(directory, lock_fd, identity, kv, kv.commit(_allocate_writer), kind, space)
+            except (MapFull, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in NO_ROOM:
+                    raise
+                # Not a byte for this process's own rows and run file, with the reserve used up: it can serve what is
+                # there, unknown to collection, hence only while nobody collects.
+                log.critical("%s", kv.make_read_only(f"{FULL}{error}"))
+            else:
+                if alone:
+                    store.name_lost_writers()
+                with suppress(MapFull, NoSpace):  # they are left to maintenance
+                    store.adopt_dead_writers()
+                space.restore()
+                return store
+        return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
+
+    def name_lost_writers(self) -> None:
+        """Give a run file to dead writers that left packs and have none: a power cut took it, or no backup held it.
+
+        What is left of them (open packs, files without a row) is then put in order like that of others. Rows and files
+        are read before the run files: a process makes its run file before its first pack, and removes it after its last
+        one is sealed. So no living process can look lost.
+        """
+        with self.kv.snapshot() as reader:
+            rows = dict(iterate_packs(reader))
+        left = {
+            writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN and not row.damaged
+        }
+        left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
+        run = self.directory / "run"
+        for writer in sorted(left - RunFiles(run).writers()):
+            # A full disk: packs can be read as they are, and the next start tries again.
+            with suppress(OSError):
+                (run / f"lost-{writer:08x}").touch(mode=0o600)
 
     def adopt_dead_writers(self) -> list[int]:
         """Seal the open packs of processes that are gone; safe at any time. Blocking. Returns their numbers."""
@@ -117,19 +186,6 @@ class Store:
             adopted.append(writer)
         return adopted
 
-    def _replace_lost_run_files(self) -> None:
-        """A power cut may take a run file away, and no backup holds one: its process's packs are adopted all the same.
-
-        A process that lives has its file; one that ends meanwhile leaves nothing to adopt.
-        """
-        with self.kv.snapshot() as reader:
-            rows = dict(iterate_packs(reader))
-        left = {writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN}
-        left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
-        run = self.directory / "run"
-        for writer in sorted(left - known_writers(run)):
-            (run / f"lost-{writer:08x}").touch()
-
     @contextmanager
     def operation(self) -> Iterator[None]:
         """Everything that reads or writes chunks runs inside one of these: see `vaultaire.runfile`."""
@@ -138,6 +194,11 @@ class Store:
             yield
         finally:
             self.run_file.end(token)
+
+    def has_room_to_recover(self) -> bool:
+        """Whether the metadata would fit twice, as a rebuild needs. Raises OSError."""
+        metadata = (self.directory / "meta" / "data.mdb").stat().st_size
+        return self.space.probe().free >= metadata + RECOVERY_BYTES
 
     def close(self) -> None:
         """Seal the open packs and let go of everything. Blocking; idempotent.
@@ -184,6 +245,8 @@ def create_store(directory: Path) -> None:
         strangers = sorted({p.name for p in directory.iterdir()} - NOT_STRANGE)
     except OSError as error:
         raise StoreError(f"cannot create a store in {directory}: {error.strerror}") from error
+    if {"packs", "journal"} & set(strangers):
+        raise NotAStore(directory)
     if strangers:
         raise StoreError(
             f"{directory} is not empty and not a Vaultaire store (it holds {strangers[0]!r}); "
@@ -208,10 +271,10 @@ def read_identity(directory: Path) -> Identity:
         raise StoreError(
             f"{directory}: {error}; use the version of Vaultaire that made it, or a newer one"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
-            f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup: "
-            "without it the packs cannot be understood"
+            f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup, or have it made "
+            "from the packs: vaultaire rebuild --identity-from-packs"
         ) from error
 
 
@@ -224,23 +287,69 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _open_engine(directory: Path, identity: Identity, lock_fd: int, *, alone: bool) -> LmdbKv:
-    """Under `store.lock`, held shared on return. Raises NotRecovered if somebody else must be given the turn."""
+def _open_engine(
+    directory: Path, identity: Identity, lock_fd: int, space: Space, *, by_operator: bool
+) -> tuple[LmdbKv, bool]:
+    """Under `store.lock`, held shared on return; were we alone? Raises NotRecovered if somebody else is to recover."""
     generation = None
+    alone = _lock(lock_fd, directory)
+    read_only = readonly_reason(directory)
     if alone:
-        _empty(directory / "tmp")
-        # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
-        is_new = not any((directory / "packs").iterdir())
-        report = recover(directory, tables=TABLES, store_id=identity.store_id, create=is_new)
-        if report.action == "rebuilt":
-            log.warning("rebuilt the metadata from checkpoint and journal: %s", report.reason)
-        generation = report.generation
+        if read_only is None or by_operator or read_only.startswith(FULL):
+            generation, read_only = _recover_or_mark(directory, identity, space, forgive=by_operator)
         _record_pid_namespace(lock_fd)
         fcntl.flock(lock_fd, fcntl.LOCK_SH)
+    if read_only is not None:
+        log.critical("the store is read-only: %s", read_only)
     tag = secrets.token_bytes(16)
-    return LmdbKv.open(
-        directory, tables=TABLES, store_id=identity.store_id, writer_tag=tag, generation=generation
+    kv = LmdbKv.open(
+        directory,
+        tables=TABLES,
+        store_id=identity.store_id,
+        writer_tag=tag,
+        generation=generation,
+        make_room=space.make_room,
+        read_only=read_only,
     )
+    return kv, alone
+
+
+def _recover_or_mark(
+    directory: Path, identity: Identity, space: Space, *, forgive: bool
+) -> tuple[bytes | None, str | None]:
+    """Recover the store, alone in it: (generation of the metadata, None), or (None, why it is now read-only).
+
+    `forgive`: earlier failures of syncs count no more.
+    """
+    _empty(directory / "tmp")
+    (directory / "run" / RATES_FILE).unlink(missing_ok=True)  # another boot's clock
+    # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
+    is_new = not any((directory / "packs").iterdir())
+    try:
+        report = _recover(directory, identity, space, create=is_new)
+    except (CorruptJournal, NotRecovered, UnsupportedMetadata):
+        raise  # what there is may be wrong: nothing is served from it
+    except KvError as error:
+        reason = f"{FULL if isinstance(error, MapFull) else ''}the metadata cannot be recovered: {error}"
+        with suppress(OSError):
+            clear_readonly(directory)
+            set_readonly(directory, reason)
+        return None, reason
+    if report.action == "rebuilt":
+        log.warning("rebuilt the metadata from checkpoint and journal: %s", report.reason)
+    clear_readonly(directory)
+    if forgive:
+        forget_poison(directory)
+    return report.generation, None
+
+
+def _recover(directory: Path, identity: Identity, space: Space, *, create: bool) -> RecoveryReport:
+    """Once more with all of the reserve, if there was no room. Raises as `recover`."""
+    try:
+        return recover(directory, tables=TABLES, store_id=identity.store_id, create=create)
+    except MapFull:
+        space.ensure(space.policy.reserve)
+        return recover(directory, tables=TABLES, store_id=identity.store_id, create=create)
 
 
 def _allocate_writer(txn: Transaction) -> int:
@@ -271,10 +380,10 @@ def _pid_namespace() -> bytes:
 
 
 def _record_pid_namespace(fd: int) -> None:
-    namespace = _pid_namespace()
-    if os.pread(fd, 256, 0) != namespace:  # nothing is written where there may be no room for it
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, namespace, 0)
+    # Written in place, if at all: on a full disk there may be no block for a file that was emptied first.
+    if os.pread(fd, 256, 0) != _pid_namespace():
+        os.pwrite(fd, _pid_namespace(), 0)
+        os.ftruncate(fd, len(_pid_namespace()))
 
 
 def _check_pid_namespace(fd: int, directory: Path) -> None:

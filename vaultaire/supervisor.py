@@ -47,6 +47,9 @@ STEADY_SECONDS = 10.0  # a child that ran so long starts with a clean record
 WORKER_PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8)
 MAINTENANCE_PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0)
 
+# glibc makes a heap for each of many threads, and keeps in each what was once needed there (see vaultaire.allocator).
+HEAPS = "2"
+
 APP = "vaultaire.application:build_app"
 WORKER = "vaultaire.worker"
 MAINTENANCE = "vaultaire.maintenance"
@@ -360,13 +363,13 @@ class _Supervisor:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for children: they find the same packages, and nothing of the current directory.
+    """The environment for children: they find the same packages, nothing of the current directory, and have few heaps.
 
     `-P` keeps the current directory out of their path, where a folder named "index" would stand in for ours; a
     checkout that is not installed has to be named.
     """
     root = Path(__file__).resolve().parent.parent
-    environment = dict(os.environ)
+    environment = {"MALLOC_ARENA_MAX": HEAPS, **os.environ}
     if root.name not in ("site-packages", "dist-packages"):
         paths = [str(root), *environment.get("PYTHONPATH", "").split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cas.catalog import iterate_packs
 from cas.marking import Bits
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from cas.store import ChunkStore
     from index.kv import OrderedMap
     from vaultaire.roots import Roots
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,16 @@ class Usage:
     incomplete: bool = False  # something that is named may not be counted
     errors: list[str] = field(default_factory=list)  # the first things that could not be read
     missing: int = 0  # chunks without a placement
+
+
+def exhaust(work: Generator[object, None, T]) -> T:
+    """What it comes to, without a pause."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def mark(chunks: ChunkStore, roots: Roots) -> Generator[int, None, Marker]:

@@ -26,7 +26,7 @@ from cas.errors import CasError
 from index.environment import ViewDamaged
 from index.errors import NamesError
 from index.keys import decode_id, encode_id
-from index.kv import KvError
+from index.kv import KvError, StorePoisoned
 from index.records import ObjectRecord
 from index.tables import OBJECTS, VERSIONS
 from index.verify_engine import NotComparable, check_checkpoints, check_journal, compare, damaged_rows
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Affected", "Finding", "NoSuchBucket", "Report", "verify"]
 
+TICK_SECONDS: Final = 0.5  # else collection would wait for the whole verification
 _KEY_TABLES: Final = (OBJECTS, VERSIONS)
 
 
@@ -92,10 +93,19 @@ class _Verification:
         self._store = store
         self._report = report
         self._findings = Findings(report)
-        self._on_progress = on_progress
+        self._show = on_progress
+        self._ticked = time.monotonic()
         self._rows_noted: set[tuple[str, bytes]] = set()
         self._damaged_reads = 0  # how often a damaged value was met, noted before or not
         self._kv = TolerantMap(store.kv, self._note_damaged_row)
+
+    def _on_progress(self, stage: str, done: int, total: int) -> None:
+        """Called all the time: collection is told, too, how far this process has come with its operations."""
+        now = time.monotonic()
+        if now - self._ticked > TICK_SECONDS:
+            self._ticked = now
+            self._store.run_file.tick()
+        self._show(stage, done, total)
 
     def check_store(self) -> None:
         self._stage("metadata", self._check_engine)
@@ -124,7 +134,9 @@ class _Verification:
             run()
         except ViewDamaged as error:
             self._findings.add(Finding("view", f"LMDB gives up while {name} are checked: {error}"))
-        except (CasError, NamesError, NotComparable) as error:
+        except StorePoisoned:
+            raise
+        except (CasError, NamesError, KvError) as error:
             self._report.skipped.append(f"{name}: {error}")
 
     # --- metadata ---------------------------------------------------------------------------------------------
@@ -136,10 +148,11 @@ class _Verification:
         sound, damage = check_checkpoints(directory, store_id)
         for each in damage:
             self._add_engine_damage(each)
-        broken = check_journal(directory, store_id, sound, sequence)
-        if broken is not None:
-            self._add_engine_damage(broken)
+        broken = None
         try:
+            broken = check_journal(directory, store_id, sound, sequence)
+            if broken is not None:
+                self._add_engine_damage(broken)
             for each in compare(self._store.kv, directory, store_id, sound):
                 self._add_engine_damage(each)
         except NotComparable as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog import PACKS, PackState, get_pack, pack_key
+from cas.catalog import PACKS, STATE, PackState, get_pack, pack_key
 from cas.chunk import Hasher
 from cas.errors import CasError, MissingPack, UnsupportedFormat
 from cas.pack import read_contents
@@ -16,7 +16,7 @@ from cas.packs import writer_of
 from cas.scanning import DeviceFile
 from cas.verify import Damage, DamageKind, PackCheck
 from cas.verify_catalog import NOTHING, check_placements, check_row, pack_row_damage, rows_of, tally
-from vaultaire.runfile import known_writers
+from vaultaire.runfile import RunFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -188,14 +188,17 @@ class PackVerification:
         strange = [pack for pack in self._store.packs.packs() if pack not in known]
         # In this order: a process has its run file from before its first pack to after its last row, and who seals
         # the packs of a dead one removes its strays before its run file.
-        writers = known_writers(self._store.directory / "run")
+        writers = RunFiles(self._store.directory / "run").writers()
         for pack in strange:
-            if writer_of(pack) in writers or self._has_row(pack):
+            if writer_of(pack) in writers or self._is_known(pack):
                 continue
             if self._store.packs.path(pack).exists():
                 reason = "no row knows this file, and its writer is gone: it only takes room"
                 self._findings.add_damage(Damage(DamageKind.PACK_ORPHAN, pack, reason))
 
-    def _has_row(self, pack: int) -> bool:
+    def _is_known(self, pack: int) -> bool:
+        """It has a row by now, or collection is about to remove it."""
         with self._kv.snapshot() as reader:
-            return reader.get(PACKS, pack_key(pack)) is not None
+            return reader.get(PACKS, pack_key(pack)) is not None or (
+                reader.get(STATE, b"gone/" + pack_key(pack)) is not None
+            )

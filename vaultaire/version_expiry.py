@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from index.errors import VersionLocked
-from index.versions import NONCE_BYTES, Change, delete_object, delete_version
+from index.versions import delete_object, delete_version
 
 if TYPE_CHECKING:
     from index.kv import Transaction
     from index.records import BucketRecord, ObjectRecord
+    from index.versions import Change
 
 
 class IndexVersions:
     """Delete markers that expiration makes are the bucket owner's. GOVERNANCE holds as COMPLIANCE does."""
 
-    def expire_current(
-        self, txn: Transaction, bucket: BucketRecord, key: bytes, now_ms: int, writer: int
-    ) -> bool:
+    def expire_current(self, txn: Transaction, bucket: BucketRecord, key: bytes, change: Change) -> bool:
         """False, and no change, if a version would go that is locked."""
         try:
-            delete_object(txn, bucket, key, bucket.owner, _change(now_ms, writer))
+            delete_object(txn, bucket, key, bucket.owner, change)
         except VersionLocked:
             return False
         return True
 
     def remove_version(
-        self,
-        txn: Transaction,
-        bucket: BucketRecord,
-        key: bytes,
-        record: ObjectRecord,
-        now_ms: int,
-        writer: int,
+        self, txn: Transaction, bucket: BucketRecord, key: bytes, record: ObjectRecord, change: Change
     ) -> bool:
+        """False, and no change, if it is locked or gone."""
         try:
-            return delete_version(txn, bucket, key, record.version_id, _change(now_ms, writer)) is not None
+            return delete_version(txn, bucket, key, record.version_id, change) is not None
         except VersionLocked:
             return False
-
-
-def _change(now_ms: int, writer: int) -> Change:
-    # Drawn inside a transaction, which may run twice: nobody is told this id before it is committed.
-    return Change(writer, now_ms, os.urandom(NONCE_BYTES))

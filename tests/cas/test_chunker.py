@@ -62,6 +62,20 @@ def test_any_split_gives_the_same_chunks(data: bytes, cuts: list[int]):
     assert chunks(SMALL_RULES, split(data, cuts)) == whole
 
 
+@settings(deadline=None)
+@given(content, st.integers(1, 3000))
+def test_settling_early_gives_the_same_chunks_and_holds_less(data: bytes, step: int):
+    chunker = Chunker(SMALL_RULES)
+    found: list[bytes] = []
+    for start in range(0, len(data), step):
+        found += [bytes(chunk) for chunk in chunker.feed(data[start : start + step])]
+        found += [bytes(chunk) for chunk in chunker.settle()]
+        assert chunker.held_bytes < SMALL_RULES.maximum
+        assert not chunker.settle(), "all that was complete has been handed out"
+    found += [bytes(chunk) for chunk in chunker.finish()]
+    assert found == chunks(SMALL_RULES, [data])
+
+
 def test_byte_by_byte_gives_the_same_chunks():
     data = noise(5000)
     assert chunks(SMALL_RULES, [data[i : i + 1] for i in range(len(data))]) == chunks(SMALL_RULES, [data])

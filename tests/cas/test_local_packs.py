@@ -7,10 +7,12 @@ import os
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cas.packs
-from cas.errors import NoSpace, PackUnreadable
-from cas.packs import FIRST_EXTENT_BYTES, LocalPacks
+from cas.errors import MissingPack, NoSpace, PackUnreadable
+from cas.packs import BLOCK_BYTES, FIRST_EXTENT_BYTES, LARGEST_EXTENT_BYTES, LocalPacks, plan_extent
 
 PACK = 0x00000007_00000A01
 
@@ -51,6 +53,28 @@ def test_extents_double(tmp_path):
         sizes.append(place.length(PACK) // FIRST_EXTENT_BYTES)
     writer.close()
     assert sizes == [1, 1, 2, 4, 8]
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 1 << 28), st.integers(-(1 << 40), 1 << 40))
+def test_extents_cover_what_is_needed_and_take_no_more_on_a_disk_that_is_nearly_full(
+    allocated, needed, spare
+):
+    extent = plan_extent(allocated, needed, spare)
+    assert extent >= needed
+    assert extent <= max(needed + BLOCK_BYTES, LARGEST_EXTENT_BYTES)
+    if extent >= needed + BLOCK_BYTES:
+        assert extent <= spare
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no preallocation here")
+def test_a_full_disk_is_tried_again_when_room_was_made(tmp_path, monkeypatch):
+    asked = []
+    place = LocalPacks(tmp_path, make_room=lambda: asked.append(True) or monkeypatch.undo() or True)
+    writer = place.create(PACK)
+    monkeypatch.setattr(os, "posix_fallocate", failing(errno.ENOSPC))
+    writer.prepare(1)
+    writer.close()
+    assert asked == [True]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no preallocation here")
@@ -178,3 +202,19 @@ def test_strange_files_are_no_packs(tmp_path):
     (tmp_path / "ab" / "readme.pack").write_text("x")
     place.create(PACK).close()
     assert list(place.packs()) == [PACK]
+
+
+def test_a_file_that_another_process_removed_is_let_go(tmp_path):
+    place, other = LocalPacks(tmp_path), LocalPacks(tmp_path)
+    for pack in (PACK, PACK + 1):
+        writer = place.create(pack)
+        writer.write(0, [b"bytes"])
+        writer.close()
+        place.read(pack, [(0, 5)])
+    other.remove(PACK)
+    assert place.read(PACK, [(0, 5)]) == [b"bytes"]  # its space is not free yet
+    place.close_removed()
+    with pytest.raises(MissingPack):
+        place.read(PACK, [(0, 5)])
+    assert place.read(PACK + 1, [(0, 5)]) == [b"bytes"]
+    place.close()

@@ -141,6 +141,20 @@ def test_lost_bytes_are_still_lost_when_the_row_of_their_pack_is_settled(rig: Ri
         rig.store.sync([slow.publication()])
 
 
+def test_packs_that_fail_in_a_row_are_counted_until_one_is_flushed(rig: Rig):
+    for failures in (1, 2):
+        ingest, _ = running(rig, noise(5000, failures))
+        rig.packs.failing_syncs.add(max(rig.packs.volatile))
+        publication = ingest.publication()
+        for _ in range(3):  # asked for again and again, it is one failure
+            with pytest.raises(PackPoisoned):
+                rig.store.sync([publication])
+        ingest.abort()
+        assert rig.store.failures_in_a_row == failures
+    rig.put(noise(5000, 9))
+    assert rig.store.failures_in_a_row == 0
+
+
 def test_full_disk_fails_the_upload_and_nothing_else(rig: Rig):
     manifest, _ = rig.put(noise(50_000))
     rig.packs.capacity = rig.packs.used() + 1000

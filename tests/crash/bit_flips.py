@@ -8,7 +8,8 @@ of its bits is flipped follows from it. The store is copied, the bit flipped, ev
     stopped   a store that was closed in order is opened (all files but packs)
     rebuild   the same, but LMDB is gone: checkpoint and journal must bring everything back
     killed    a store whose process was killed is opened: adoption and replay (all files)
-    packs     packs of a store that is open
+    packs     packs of a store that is open, without parity
+    parity    packs and sidecars of a store with parity: everything must be read, and all be mended ("mended")
 
 What may come of a flip: the store refuses to open ("refused"); or reading something raises a documented error ("said");
 or everything is there, or something is missing, and `verify` complains ("verify"); or all reads are the same and
@@ -34,6 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cas.healing import queue_damaged_pack
 from cas.manifest import Manifest
 from cas.reading import FrameReader
 from index import buckets, uploads
@@ -52,10 +54,10 @@ if TYPE_CHECKING:
     from index.kv import Reader
     from tests.crash.model import State
 
-Scene = Literal["stopped", "rebuild", "killed", "packs"]
-SCENES: tuple[Scene, ...] = ("stopped", "rebuild", "killed", "packs")
+Scene = Literal["stopped", "rebuild", "killed", "packs", "parity"]
+SCENES: tuple[Scene, ...] = ("stopped", "rebuild", "killed", "packs", "parity")
 # "+": some of it could not be read, and that was said. The last three are findings.
-Verdict = Literal["same", "refused", "said", "verify", "WRONG", "UNDOCUMENTED", "DIED"]
+Verdict = Literal["same", "refused", "said", "verify", "mended", "WRONG", "UNDOCUMENTED", "DIED"]
 FINDINGS = ("WRONG", "UNDOCUMENTED", "DIED")
 
 ROOT = new_root("FLIPPEDBITSROOT00001", "a-root-key-that-must-come-back-or-be-refused")
@@ -225,7 +227,7 @@ class Laboratory:
     def prepare(cls, folder: Path, size: str) -> Laboratory:
         knowledge = Knowledge.of(["a", "b"])
         known: dict[str, Known] = {}
-        for number, ending in enumerate(("first", "stopped", "killed")):
+        for number, ending in enumerate(("first", "stopped", "parity", "killed")):
             work = partial(_fill, folder / "work", ending, number, size, knowledge)
             truth = _listen_for_truth(Child(work), knowledge)
             known[ending] = Known(dict(knowledge.states), truth)
@@ -233,7 +235,7 @@ class Laboratory:
         return cls(folder, known)
 
     def source(self, scene: Scene) -> tuple[Path, Known]:
-        name = "killed" if scene == "killed" else "stopped"
+        name = scene if scene in ("killed", "parity") else "stopped"
         return self.folder / name, self.known[name]
 
     def bytes_of(self, scenes: tuple[Scene, ...], part: str) -> list[tuple[Scene, str, int]]:
@@ -251,7 +253,7 @@ class Laboratory:
 
 def _counts(scene: Scene, name: str, is_pack: bool) -> bool:
     """Each file where it is read."""
-    if scene == "packs":
+    if scene in ("packs", "parity"):
         return is_pack
     if scene == "rebuild":
         return name.startswith(("journal/", "checkpoint/"))
@@ -280,6 +282,8 @@ def _fill(directory: Path, ending: str, number: int, size: str, knowledge: Knowl
     """Work on the store; "first" and "stopped" end in order, "killed" is killed with everything open."""
     limit = MAX_BYTES[size]
     store = Store.open(directory, kind="worker", create=True)
+    if ending == "parity":
+        workload.protect(store)
     found = workload.read_states(store, knowledge.names)
     said("found", found)
     workload.make_buckets(store)
@@ -290,9 +294,10 @@ def _fill(directory: Path, ending: str, number: int, size: str, knowledge: Knowl
         worker = workload.Worker(
             store, name, random.Random(f"{number} {name}"), found[name], said, max_bytes=limit
         )
-        worker.run(STEPS[size])
+        if ending != "parity":
+            worker.run(STEPS[size])
         found[name] = worker.state
-    if ending != "killed":
+    if ending in ("first", "stopped"):
         store.kv.write_checkpoint()
         worker = workload.Worker(store, "a", random.Random("after"), found["a"], said, max_bytes=limit)
         worker.run(max(2, STEPS[size] // 10))  # some journal behind the checkpoint
@@ -317,10 +322,25 @@ def try_flip(flip: Flip, source: Path, directory: Path, known: Known) -> tuple[s
     except EXPECTED as error:
         return "refused", f"{type(error).__name__}: {error}"
     try:
-        return judge(store, known)
+        verdict = judge(store, known)
+        return _mended(flip, store, known, verdict) if flip.scene == "parity" else verdict
     finally:
         with contextlib.suppress(EXPECTED):
             store.close()
+
+
+def _mended(flip: Flip, store: Store, known: Known, verdict: tuple[str, str]) -> tuple[str, str]:
+    """With parity nothing may be unreadable, and after mending nothing be damaged."""
+    if verdict[0] not in ("same", "verify"):
+        return "WRONG", f"in spite of parity: {verdict}"
+    queue_damaged_pack(store.kv, int(Path(flip.file).name.partition(".")[0], 16))
+    workload.protect(store)
+    after = judge(store, known)
+    return (
+        after
+        if after[0] in FINDINGS
+        else ("mended" if after[0] == "same" else "WRONG", f"after mending: {after}")
+    )
 
 
 def judge(store: Store, known: Known) -> tuple[str, str]:
@@ -438,7 +458,7 @@ def main() -> int:
     parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
     options = parser.parse_args()
-    logging.getLogger("vaultaire").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     workload.shrink()
     workload.one_thread()
     gc.freeze()

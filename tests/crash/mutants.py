@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cas.adoption
+import cas.gc
 import cas.packs
+import cas.pending
+import cas.publication
 import cas.reading
 import index.committer
 import index.recovery
+import vaultaire.collection
 from cas.errors import NoSpace
 from cas.openpack import OpenPack
 
@@ -64,6 +68,49 @@ def _lost_frames() -> None:
 
     mutated: Any = OpenPack
     mutated.append = forget
+
+
+def _early_unlink() -> None:
+    """The collector removes a pack as soon as it is condemned, before what is live in it was copied."""
+    condemn = cas.gc.retire
+    module: Any = cas.gc
+    collection: Any = vaultaire.collection
+
+    def retire(kv: Any, packs: Any) -> int:
+        epoch = condemn(kv, packs)
+        for pack in packs:
+            _PLACES[-1].remove(pack)
+        return epoch
+
+    module.retire = retire
+    init = collection.Collector.__init__
+
+    def remember(self: Any, store: Any, **options: Any) -> None:
+        _PLACES.append(store.packs)
+        init(self, store, **options)
+
+    collection.Collector.__init__ = remember
+
+
+_PLACES: list[Any] = []
+
+
+def _blind_mark() -> None:
+    """Condemned packs count as known: what an upload deduplicates against them is removed under it."""
+    pending: Any = cas.pending
+
+    class Nothing:
+        def get(self, reader: Any) -> frozenset[int]:
+            return frozenset()
+
+    pending.CondemnedCache = Nothing
+    catalog: Any = cas.publication
+    publish = catalog.publish
+
+    def unchecked(txn: Any, placements: Any, relied: Any, steps: Any) -> None:
+        publish(txn, placements, (), steps)
+
+    catalog.publish = unchecked
 
 
 def _short_seal() -> None:
@@ -128,5 +175,7 @@ _ALL = (
     Mutant("no-replay", _no_replay),
     Mutant("lost-frames", _lost_frames),
     Mutant("short-seal", _short_seal),
+    Mutant("early-unlink", _early_unlink),
+    Mutant("no-row-check", _blind_mark),
 )
 BY_NAME = {mutant.name: mutant for mutant in _ALL}

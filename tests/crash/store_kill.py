@@ -3,9 +3,10 @@
     python -m tests.crash.store_kill --seeds 0-39 [--kills 25] [--record]
 
 A seed is one history: a directory, and `--kills` processes one after the other. Each opens the store, reads every byte
-of it against what the clients know, then works with two client threads until it is killed; one in four is killed
-while it opens; one in ten finds LMDB gone. Then the store is opened, verified (`verify --read-data`) and closed in order,
-three times: the second time LMDB is rebuilt from the journal. `--mutant` breaks the store on purpose; the laboratory must then find something (exit status 1).
+of it against what the clients know, then works with two client threads and a collector until it is killed; one in
+four is killed while it opens; one in ten finds LMDB gone. Then the store is opened, verified (`verify --read-data`) and
+closed in order, three times: the second time LMDB is rebuilt from the journal. `--mutant` breaks the store on purpose;
+the laboratory must then find something (exit status 1).
 
 A kill leaves the page cache whole, so it says nothing about missing flushes: that is for power cuts.
 """
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 CLIENTS = ("a", "b")
 OPEN_SECONDS = 60.0  # a hang is a finding; an opening takes some 15 ms
-WORK_SECONDS = 0.04  # at most, until the kill
+MESSAGES = 24  # of the clients and the collector, at most, before the kill: counted, for machines differ
+KILL_SECONDS = 0.004  # at most, from the last of them to the kill: about one operation
 STEPS = 100_000  # more than any child lives to do
 
 
@@ -71,7 +73,8 @@ class History:
                 self._hear(child, began + rng.uniform(0, 1.2 * self.opening_seconds))
             elif self._hear(child, began + OPEN_SECONDS, until="found"):
                 self.opening_seconds = 0.8 * self.opening_seconds + 0.2 * (time.monotonic() - began)
-                self._hear(child, time.monotonic() + rng.uniform(0, WORK_SECONDS))
+                self._hear(child, time.monotonic() + OPEN_SECONDS, messages=rng.randrange(MESSAGES))
+                self._hear(child, time.monotonic() + rng.uniform(0, KILL_SECONDS))
             elif self.finding is None:
                 self.finding = f"not open after {OPEN_SECONDS} s"
             child.kill()
@@ -95,9 +98,11 @@ class History:
             if self.finding is None and status not in (0, -9):
                 self.finding = f"the process that should end in order ended with status {status}"
 
-    def _hear(self, child: Child, deadline: float, until: str = "") -> bool:
-        """Take in all that it says until the deadline or its end; True once it has said `until`."""
-        while self.finding is None:
+    def _hear(self, child: Child, deadline: float, until: str = "", messages: int = 1 << 62) -> bool:
+        """Take in so many messages until the deadline or its end; True once it has said `until`."""
+        for _ in range(messages):
+            if self.finding is not None:
+                break
             message = child.receive(deadline)
             if message is None:
                 return False
@@ -130,12 +135,27 @@ class History:
         workers = [
             workload.Worker(
                 *(store, name, random.Random(f"{self.seed} {number} {name}"), found[name], said),
-                care=workload.CARE if name == "a" else (),
+                care=(workload.write_checkpoint, workload.seal_packs) if name == "a" else (),
                 answers_early=early,
             )
             for name in CLIENTS
         ]
-        run_all([lambda worker=worker: worker.run(steps) for worker in workers])
+        done = threading.Event()
+
+        def collect() -> None:
+            while not done.is_set():
+                workload.collect(store)
+                said("collected")
+                workload.protect(store)
+                said("protected")
+
+        def work() -> None:
+            try:
+                run_all([lambda worker=worker: worker.run(steps) for worker in workers])
+            finally:
+                done.set()
+
+        run_all([work, collect])
 
 
 def run_all(jobs: list[Callable[[], None]]) -> None:

@@ -10,7 +10,7 @@ Two scripts: a store that is made, and one that is opened after a kill (adoption
   store may leave it open); what is read meanwhile is right or a documented error;
 * errors are those of the layers' error modules, from opening and closing also OSError; nothing else, no signal;
 * no call takes more than `HANG_SECONDS`;
-* without the fault the store opens again (for every second N from its journal alone), shows all of that, is verified
+* without the fault the store, started by a person, opens again (for every second N from its journal alone), shows all of that, is verified
   clean, and works.
 
 Counts are small where Python has no system call of its own: LMDB's are counted as they come (strace sees all).
@@ -179,7 +179,8 @@ class Laboratory:
             shutil.rmtree(self.folder / "victim" / "meta", ignore_errors=True)
 
         def look(said: Said) -> None:
-            with Store.open(self.folder / "victim", kind="worker", create=True) as store:
+            victim = self.folder / "victim"
+            with Store.open(victim, kind="worker", create=True, by_operator=True) as store:
                 found = workload.read_states(store, known.names)
                 wrong = known.judge(found) or checks.verify_alone(store)
                 if wrong is not None:
@@ -206,8 +207,10 @@ def _work(store: Store, known: Knowledge, tell: Any) -> None:
         tell("found", found)
         workload.make_buckets(store)
         worker = workload.Worker(store, "a", random.Random(7), found["a"], tell, workload.CARE)
-        for _ in range(STEPS):
+        for number in range(STEPS):
             worker.step()
+            if number % (STEPS // 2) == STEPS // 2 - 1:
+                worker.take_all_care()
             if known.poisoned:  # then a process ends
                 break
         found = workload.read_states(store, known.names)
@@ -269,6 +272,7 @@ def warm_up(folder: Path) -> None:
             store, "a", random.Random(7), workload.State(), lambda *_: None, workload.CARE
         )  # type: ignore[arg-type]
         worker.run(2 * STEPS)
+        worker.take_all_care()
         workload.read_states(store, ["a"])
         checks.verify(store)
 
@@ -292,7 +296,7 @@ def main() -> int:
         return 2
     workload.shrink()
     workload.one_thread()
-    logging.getLogger("vaultaire").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
     began, tried = time.monotonic(), 0
     findings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vaultaire-faults-", dir=options.directory) as folder:

@@ -1,225 +1,25 @@
-"""SIGKILL at random moments under parallel uploads: what was acknowledged stays, what is listed can be read.
-
-Each round: clients put, copy, complete multipart uploads and delete, each on keys of its own; at a random moment the
-supervisor alone, one worker alone, or the whole group is killed; the server is started again over the same directory
-and everything is compared with what the clients know. A request that was under way when the server died may have
-happened or not, but nothing else: its key holds the state before it or the state after it, whole.
-"""
+"""The server is killed a few times. Many times: python -m tests.crash.server_kill --seeds 0-49."""
 
 from __future__ import annotations
 
-import http.client
-import os
-import random
-import threading
-import time
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import pytest
 
+from tests.crash.server_kill import WAYS, Crash, crowding, new_crash
 from tests.s3.harness import Server
-from tests.s3.wire import Caller, md5
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.s3.wire import Answer, Request
-
-BUCKET = "crash"
-CLIENTS = 4
-KEYS_PER_CLIENT = 12
 RESTART_SECONDS = 2.0
-WAYS = ("group", "supervisor", "worker")
-SIZES = (0, 1, 500, 4096, 5000, 60_000, 300_000, 1_500_000)
-GONE = None  # the state of a key that holds no object
-NOT_ANSWERED = (OSError, http.client.HTTPException)
-
-
-@dataclass(slots=True)
-class Key:
-    """One key and what it may hold: the MD5s of the bodies that an honest server could still show."""
-
-    name: str
-    states: set[str | None] = field(default_factory=lambda: {GONE})
-
-    @property
-    def path(self) -> str:
-        return f"/{BUCKET}/{quote(self.name)}"
-
-
-class Client(threading.Thread):
-    """Writes to its own keys until the server is gone; `error` is an answer that should not have come."""
-
-    def __init__(
-        self, caller: Caller, number: int, seed: int, keys: list[Key], hold: threading.Event
-    ) -> None:
-        super().__init__(name=f"client {number}", daemon=True)
-        self.caller = caller
-        self.rng = random.Random(seed)
-        self.keys = keys
-        self.hold = hold
-        self.acknowledged = 0
-        self.error: str | None = None
-
-    def run(self) -> None:
-        with suppress(*NOT_ANSWERED):
-            while not self.hold.is_set():
-                self.step()
-
-    def step(self) -> None:
-        key = self.rng.choice(self.keys)
-        action = self.rng.choices([self.put, self.copy, self.upload, self.delete], weights=[6, 2, 2, 2])[0]
-        action(key)
-
-    def put(self, key: Key) -> None:
-        body = self.body()
-        self.change(key, md5(body), self.caller.sign("PUT", key.path, body=body), 200)
-
-    def copy(self, key: Key) -> None:
-        source = self.rng.choice(self.keys)
-        if source is key or len(source.states) > 1 or GONE in source.states:
-            return
-        headers = [("x-amz-copy-source", source.path)]
-        (state,) = source.states
-        self.change(key, state, self.caller.sign("PUT", key.path, headers=headers), 200)
-
-    def upload(self, key: Key) -> None:
-        """A multipart upload of one part; only its completion changes the key."""
-        body = self.body()
-        begun = self.caller.call("POST", key.path, query="uploads")
-        if not self.expected(begun, 200):
-            return
-        upload = begun.text("UploadId")
-        part = self.caller.call("PUT", key.path, query=f"partNumber=1&uploadId={upload}", body=body)
-        if not self.expected(part, 200):
-            return
-        document = (
-            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
-            f"<ETag>{part.headers['etag']}</ETag></Part></CompleteMultipartUpload>"
-        ).encode()
-        request = self.caller.sign("POST", key.path, query=f"uploadId={upload}", body=document)
-        self.change(key, md5(body), request, 200)
-
-    def delete(self, key: Key) -> None:
-        self.change(key, GONE, self.caller.sign("DELETE", key.path), 204)
-
-    def change(self, key: Key, state: str | None, request: Request, status: int) -> None:
-        """Until the answer is here, both states are possible; after it, only the new one."""
-        key.states.add(state)
-        if self.expected(self.caller.exchange(request), status):
-            key.states.clear()
-            key.states.add(state)
-            self.acknowledged += 1
-
-    def expected(self, answer: Answer, status: int) -> bool:
-        if answer.status == status:
-            return True
-        if answer.status != 503:  # a server that is about to end may refuse
-            self.error = f"{answer.status} {answer.body[:300]!r}"
-            self.hold.set()
-        return False
-
-    def body(self) -> bytes:
-        """Half of them of a few bodies that everybody uses: dedup against uploads that may yet die."""
-        size = self.rng.choice(SIZES)
-        source = random.Random(size) if self.rng.random() < 0.5 else self.rng
-        return source.randbytes(size)
-
-
-@dataclass(slots=True)
-class Crash:
-    """A server that is killed again and again, and all that its clients know."""
-
-    server: Server
-    rng: random.Random
-    keys: list[list[Key]]
-    acknowledged: int = 0
-    restarts: list[float] = field(default_factory=list)
-
-    def caller(self) -> Caller:
-        ca = str(self.server.certificate.cert) if self.server.certificate else None
-        return Caller(self.server.url, self.server.access_key, self.server.secret_key, ca=ca)
-
-    def round(self, number: int, way: str) -> None:
-        hold = threading.Event()
-        clients = [
-            Client(self.caller(), n, self.rng.randrange(1 << 60), keys, hold)
-            for n, keys in enumerate(self.keys)
-        ]
-        for client in clients:
-            client.start()
-        time.sleep(self.rng.uniform(0.05, 1.0))
-        self.kill(way)
-        if way == "worker":
-            hold.wait(0.3)  # the clients of the others go on
-            hold.set()
-        for client in clients:
-            client.join(60)
-            assert not client.is_alive(), "a client hangs"
-            assert client.error is None, f"round {number} ({way}): {client.error}"
-        self.acknowledged += sum(client.acknowledged for client in clients)
-        self.restart(way)
-        self.verify(number, way)
-
-    def kill(self, way: str) -> None:
-        if way == "group":
-            self.server.kill()
-        elif way == "supervisor":
-            self.server.kill_supervisor()
-        else:
-            self.server.kill_worker(self.rng.randrange(8))
-
-    def restart(self, way: str) -> None:
-        if way == "worker":
-            self.wait_answering()
-        else:
-            self.server.start()
-            self.restarts.append(self.server.started_seconds)
-
-    def wait_answering(self) -> None:
-        """The supervisor replaces the worker by itself."""
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
-            with suppress(*NOT_ANSWERED):
-                if self.caller().call("GET", "/").status == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"the worker was not replaced:\n{self.server.log_text()[-3000:]}")
-
-    def verify(self, number: int, way: str) -> None:
-        listed = self.listed()
-        known = {key.name: key for keys in self.keys for key in keys}
-        assert set(listed) <= set(known)
-        with self.caller().connect() as connection:
-            for key in known.values():
-                connection.send(self.caller().sign("GET", key.path).encode())
-                answer = connection.answer()
-                assert answer.status in (200, 404), f"round {number} ({way}): {key.name}: {answer}"
-                state = md5(answer.body) if answer.status == 200 else GONE
-                assert state in key.states, f"round {number} ({way}): {key.name} is not what it was"
-                assert (key.name in listed) == (state is not GONE), (
-                    f"round {number} ({way}): {key.name} is listed wrongly"
-                )
-                key.states = {state}
-
-    def listed(self) -> list[str]:
-        answer = self.caller().call("GET", f"/{BUCKET}", query="list-type=2")
-        assert answer.status == 200
-        return answer.texts("Key")
 
 
 @pytest.fixture
 def crash(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crash]:
-    workers = getattr(request, "param", 1)
-    keys = [[Key(f"{client}/k{n}") for n in range(KEYS_PER_CLIENT)] for client in range(CLIENTS)]
-    with Server(tmp_path / "data", workers=workers) as server:
-        made = Crash(server, random.Random(request.node.name), keys)
-        assert made.caller().call("PUT", f"/{BUCKET}").status == 200
-        yield made
+    with Server(tmp_path / "data", workers=getattr(request, "param", 1)) as server:
+        yield new_crash(server, request.node.name)
 
 
 def run_rounds(crash: Crash, rounds: int) -> None:
@@ -229,11 +29,6 @@ def run_rounds(crash: Crash, rounds: int) -> None:
     if crash.server.workers == 1:  # each further worker costs the CPU of a further interpreter
         # The fastest of the last ones: what else runs on the machine only adds, a journal that grows would show.
         assert min(crash.restarts[-10:]) < RESTART_SECONDS * crowding(), crash.restarts
-
-
-def crowding() -> float:
-    """By how much a process must expect to wait for a core: 1 unless more wants to run than there are cores."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @pytest.mark.slow

@@ -9,7 +9,15 @@ import pytest
 
 from tests.crash.results import REPOSITORY
 
-MUTANTS = ["answer-early", "no-journal", "no-replay", "lost-frames", "short-seal"]
+MUTANTS = [
+    "answer-early",
+    "no-journal",
+    "no-replay",
+    "lost-frames",
+    "short-seal",
+    "early-unlink",
+    "no-row-check",
+]
 
 
 def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ operations meet every border: trees of manifests, full packs, rotation, checkpoi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import time
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+import cas.erasure  # the store imports it late: here it must be there before children are forked
 import cas.packs
 import vaultaire.store
+from cas import gc
 from cas.chunk import Identity
 from cas.errors import CasError
 from cas.manifest import Manifest
@@ -38,7 +41,9 @@ from index.records import ObjectRecord, PartRecord, UploadRecord
 from index.versions import Change, delete_object, delete_version, get_version, put_object
 from tests.crash import model
 from tests.crash.model import Body, OpenUpload, State, Version
+from vaultaire.collection import Collector
 from vaultaire.errors import StoreError
+from vaultaire.parity import Parity
 from vaultaire.reading import read_all
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ PACK_TARGET_BYTES = 400_000
 FIRST_EXTENT_BYTES = 16_384
 SEGMENT_BYTES = 60_000
 TUNING = Tuning(zero_ahead_bytes=16_384, replay_bytes=20_000, max_readers=64, checkpoint_least_bytes=30_000)
+COLLECTION = gc.Policy(target_bytes=PACK_TARGET_BYTES, small_packs=3, batch_packs=4)
 MAP_SIZE_BYTES = 1 << 28
 
 INLINE_MAX_BYTES = 4096
@@ -311,6 +317,10 @@ class Worker:
             job = self.rng.choice(self.care)
             self._do(model.Nothing(), lambda: job(self.store))
 
+    def take_all_care(self) -> None:
+        for job in self.care:
+            self._do(model.Nothing(), lambda job=job: job(self.store))  # type: ignore[misc]  # bound now
+
     # How
 
     def _do(self, operation: Operation, work: Callable[[], object]) -> None:
@@ -527,4 +537,17 @@ def seal_packs(store: Store) -> None:
     store.chunks.seal_idle(time.monotonic() + 1e6)
 
 
-CARE: tuple[Callable[[Store], object], ...] = (write_checkpoint, seal_packs)
+def collect(store: Store) -> None:
+    """Give back all space that can be given back now; waits for the operations of other threads."""
+    with contextlib.closing(Collector(store, policy=COLLECTION, bytes_per_second=0)) as collector:
+        collector.run()
+
+
+def protect(store: Store) -> None:
+    """A parity sidecar for every sealed pack that has none; damaged packs are mended."""
+    parity = Parity(store)
+    while parity.run_slice(60.0):
+        pass
+
+
+CARE: tuple[Callable[[Store], object], ...] = (write_checkpoint, seal_packs, collect, protect)

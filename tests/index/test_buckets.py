@@ -8,6 +8,7 @@ from index import counters, tree
 from index.buckets import (
     create_bucket,
     delete_bucket,
+    delete_uploads,
     get_bucket,
     list_buckets,
     set_object_lock,
@@ -21,11 +22,11 @@ from index.errors import (
     VersioningFixed,
     VersioningNeeded,
 )
-from index.keys import inverted
+from index.keys import encode_id, inverted
 from index.kv import MAX_KEY_BYTES
 from index.memory_kv import MemoryKv
 from index.records import DefaultRetention, ObjectRecord, PartRecord, UploadRecord
-from index.tables import BUCKETS, META, TABLES, VERSIONS
+from index.tables import BUCKETS, META, PARTS, TABLES, UPLOADS, VERSIONS
 from index.uploads import create_upload, put_part
 from index.versions import Change, delete_object, put_object
 
@@ -84,6 +85,33 @@ def test_deleting_removes_every_row(kv):
 
     kv.commit(fill_and_empty)
     assert kv.commit(lambda txn: delete_bucket(txn, "photos")) == record
+    assert rows(kv) == 0
+
+
+def test_many_uploads_of_a_bucket_go_in_bounded_commits(kv):
+    record, other = create(kv, "photos"), create(kv, "other")
+    limit = 10
+
+    def fill(txn):
+        for bucket_id, count in ((record.id, 25), (other.id, 1)):
+            for n in range(count):
+                upload = UploadRecord(upload_id="", key=b"u" * (300 * (n % 3 + 1)), owner="o", initiated_ms=1)
+                stored = create_upload(txn, bucket_id, upload, b"upload%02d" % n)
+                for number in range(1, 4):
+                    part = PartRecord(number, 1, MD5, 1, b"m")
+                    put_part(txn, bucket_id, upload.key, stored.upload_id, part)
+
+    kv.commit(fill)
+    before, commits = rows(kv), 0
+    while kv.commit(lambda txn: delete_uploads(txn, "photos", limit)):
+        assert before - rows(kv) <= 5 * limit  # an upload may take a node of its key path and few parts along
+        before, commits = rows(kv), commits + 1
+    assert commits >= 75 // limit
+    kv.commit(lambda txn: delete_bucket(txn, "photos"))
+    with kv.snapshot() as reader:
+        assert list(reader.scan(UPLOADS, encode_id(record.id), encode_id(record.id + 1))) == []
+        assert len(list(reader.scan(PARTS, encode_id(other.id)))) == 3
+    kv.commit(lambda txn: delete_bucket(txn, "other"))
     assert rows(kv) == 0
 
 

@@ -20,6 +20,7 @@ from index.uploads import (
     parse_upload_id,
     put_part,
     remove_upload,
+    same_parts,
 )
 
 BUCKET = 2
@@ -45,6 +46,22 @@ def put(kv, upload, *numbers, size=5):
         return [put_part(txn, BUCKET, upload.key, upload.upload_id, part(number, size)) for number in numbers]
 
     return kv.commit(put_all)
+
+
+def test_parts_are_the_same_until_one_is_replaced(kv):
+    upload = begin(kv)
+    put(kv, upload, 1, 2, 3)
+    with kv.snapshot() as reader:
+        read = get_parts(reader, BUCKET, upload.key, upload.upload_id, [1, 3])
+        known = [(record.number, record.sequence) for record in read]
+        assert same_parts(reader, BUCKET, upload.key, upload.upload_id, known)
+        assert not same_parts(reader, BUCKET, upload.key, upload.upload_id, [*known, (4, 1)])
+    put(kv, upload, 2)
+    with kv.snapshot() as reader:
+        assert same_parts(reader, BUCKET, upload.key, upload.upload_id, known)
+    put(kv, upload, 3)
+    with kv.snapshot() as reader:
+        assert not same_parts(reader, BUCKET, upload.key, upload.upload_id, known)
 
 
 def numbers(page):

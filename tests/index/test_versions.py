@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from index import listing, locks
 from index.counters import NamesStatistics, statistics
-from index.errors import CorruptRecord, NoObjectLock, VersionLocked
+from index.errors import CorruptRecord, NoObjectLock, VersionLocked, WouldOverwrite
 from index.memory_kv import MemoryKv
 from index.objects import get_object
 from index.records import BucketRecord, DefaultRetention, ObjectRecord, Retention, decode_listing
@@ -578,3 +578,39 @@ def test_a_nonce_has_eight_bytes_and_a_marker_is_not_put(names):
     marker = ObjectRecord(0, 1, "", "o", delete_marker=True)
     with pytest.raises(ValueError, match="delete marker"):
         names.kv.commit(lambda txn: put_object(txn, ENABLED, LONG, marker, CHANGE))
+
+
+# --- create only ---------------------------------------------------------------------------------------------------
+
+CREATE_ONLY = replace(CHANGE, create_only=True)
+
+
+@pytest.mark.parametrize("bucket", [OFF, ENABLED, SUSPENDED])
+def test_create_only_neither_replaces_nor_hides(names, bucket):
+    names.put(bucket, b"one", CREATE_ONLY)
+    with pytest.raises(WouldOverwrite):
+        names.put(bucket, b"three", CREATE_ONLY)
+    with pytest.raises(WouldOverwrite):
+        names.put(bucket, b"one", CREATE_ONLY, metadata=(("a", "b"),))
+    assert names.current() == b"one"
+    assert len(names.versions()) == 1
+
+
+@pytest.mark.parametrize("bucket", [OFF, ENABLED, SUSPENDED])
+def test_create_only_again_is_no_change(names, bucket):
+    version_id = names.put(bucket, b"one", CREATE_ONLY)
+    before = names.get(version_id)
+    assert names.put(bucket, b"one", CREATE_ONLY) == version_id
+    assert names.get(version_id) == before
+    assert len(names.versions()) == 1
+
+
+def test_create_only_spares_a_null_version_under_a_delete_marker(names):
+    names.put(OFF, b"null")
+    names.delete(ENABLED)
+    with pytest.raises(WouldOverwrite):
+        names.put(SUSPENDED, b"null", CREATE_ONLY)
+    assert names.get(None).inline == b"null"
+    names.put(ENABLED, b"another", CREATE_ONLY)  # a version beside it: nothing goes
+    assert names.get(None).inline == b"null"
+    assert names.current() == b"another"

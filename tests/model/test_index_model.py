@@ -30,6 +30,7 @@ from index.errors import BucketExists, BucketNotEmpty, NoSuchUpload, VersionLock
 from index.memory_kv import MemoryKv
 from index.records import ObjectRecord, PartRecord, Retention, UploadRecord
 from index.tables import META, TABLES
+from index.verify_names import BucketCheck, buckets_of, check_buckets
 from index.versions import Change
 from tests.strategies import object_keys
 
@@ -311,6 +312,13 @@ class NamesModel(RuleBasedStateMachine):
                 for (key, upload_id), wanted in self.uploads[name].items():
                     found = uploads.list_parts(reader, bucket_id, key, upload_id, limit=10)
                     assert found.parts == [wanted[number] for number in sorted(wanted)]
+
+    @invariant()
+    def verification_finds_nothing(self):
+        with self.kv.snapshot() as reader:
+            assert list(check_buckets(reader)) == []
+            for bucket in buckets_of(reader):
+                assert [damage.reason for damage in BucketCheck(reader, bucket).run()] == []
 
     def unlock_and_remove(self, bucket, key, record):
         """As time does: when all retention has passed, and holds were lifted."""

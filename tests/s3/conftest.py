@@ -7,7 +7,7 @@ import random
 import re
 import socket
 import sys
-import zlib
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 import boto3
@@ -15,7 +15,8 @@ import pytest
 from botocore.config import Config
 
 from tests.s3.harness import Certificate, Server, Variant
-from tests.s3.wire import Caller
+from tests.s3.keys import SECRET, shared_key
+from tests.s3.wire import Caller, exchange_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -197,24 +198,16 @@ def root(server: Server) -> Caller:
     return make_caller(server)
 
 
-SECRET = "a-secret-for-the-tests-of-tenants-00001"
-
-
 @pytest.fixture
-def new_key(server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., Caller]]:
-    """`new_key(tenant, role)`: a caller with a new key of that tenant."""
-    made: list[str] = []
+def new_key(server: Server) -> Callable[..., Caller]:
+    """`new_key(tenant, role)`: a caller with a key of that tenant, each time another one within a test."""
+    asked: Counter[tuple[str, str]] = Counter()
 
     def make(tenant: str, role: str = "read-write") -> Caller:
-        access_key = f"K{zlib.crc32(request.node.nodeid.encode()):010}{len(made):02}"
-        key = ("--tenant", tenant, "--role", role, "--access-key", access_key, "--secret-key", SECRET)
-        server.cli("key", "create", *key)
-        made.append(access_key)
-        return make_caller(server, access_key, SECRET)
+        asked[tenant, role] += 1
+        return make_caller(server, shared_key(server, tenant, role, asked[tenant, role]), SECRET)
 
-    yield make
-    for access_key in made:
-        server.cli("key", "delete", access_key, check=False)
+    return make
 
 
 _bucket_numbers = iter(range(1_000_000))
@@ -235,14 +228,11 @@ def bucket(s3: S3Client, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def put_many(root: Caller, bucket: str) -> Callable[..., None]:
-    """Puts many small objects over one connection: `put_many(paths)`, each as it goes on the wire."""
+    """Puts many small objects: `put_many(paths)`, each as it goes on the wire."""
 
     def put(paths: Iterable[str], body: bytes = b"", query: str = "", into: str = bucket) -> None:
-        with root.connect() as connection:
-            for path in paths:
-                connection.send(root.sign("PUT", f"/{into}/{path}", query=query, body=body).encode())
-                answer = connection.answer("PUT")
-                assert answer.status == 200, (path, answer)
+        requests = (root.sign("PUT", f"/{into}/{path}", query=query, body=body) for path in paths)
+        assert {answer.status for answer in exchange_many(root, requests)} <= {200}
 
     return put
 

@@ -21,7 +21,7 @@ from vaultaire.s3.operation import Operation
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.s3.wire import Answer, Caller, Connection, Pairs, Request
 
@@ -313,6 +313,13 @@ class Line:
         if answer.closes:
             self.close()
         return answer
+
+    def exchange_all(self, requests: Sequence[Request]) -> list[Answer]:
+        """Pipelined; none of them may end the connection."""
+        if self._connection is None:
+            self._connection = self._caller.connect()
+        self._connection.send(b"".join(request.encode() for request in requests))
+        return [self._connection.answer(request.method) for request in requests]
 
     def close(self) -> None:
         if self._connection is not None:

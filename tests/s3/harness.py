@@ -110,6 +110,7 @@ class Server:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     started_seconds: float = 0.0  # how long the last start took
+    shared_keys: set[str] = field(default_factory=set)  # see `keys`
     _descendants: set[Process] = field(default_factory=set)
 
     @property

@@ -134,6 +134,22 @@ def test_a_page_may_read_the_errors_it_gets(root, cors_bucket):
         assert "Origin" in answer.headers["vary"]
 
 
+def test_a_request_with_the_headers_of_a_preflight_is_judged_by_them(root, cors_bucket):
+    asked = [("Origin", PAGE), ("Access-Control-Request-Method", "PUT")]
+    answer = root.call("GET", f"/{cors_bucket}/k", headers=asked)
+    assert answer.body == b"content"
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    answer = root.call(
+        "GET", f"/{cors_bucket}/k", headers=[*asked[:1], ("Access-Control-Request-Method", "TRACE")]
+    )
+    assert answer.body == b"content"
+    assert "access-control-allow-origin" not in answer.headers
+    answer = root.call(
+        "GET", f"/{cors_bucket}/k", headers=[*asked, ("Access-Control-Request-Headers", "\x80")]
+    )
+    assert "access-control-allow-origin" not in answer.headers
+
+
 def test_an_origin_that_no_rule_allows_gets_no_headers(root, cors_bucket):
     answer = root.call("PUT", f"/{cors_bucket}/x", headers=[("Origin", "https://evil.test")], body=b"x")
     assert answer.status == 200

@@ -460,3 +460,17 @@ def test_a_policy_holds_in_every_worker_and_after_a_restart(new_server):
     put_policy(s3, "shared", statement("shared", effect="Deny"))
     assert {root.anonymous("GET", "/shared/k").status for _ in range(12)} == {403}
     s3.close()
+
+
+def test_a_header_says_nothing_of_the_tags_in_the_body(new_key, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k")
+    stranger = new_key("stranger")
+    asked = {"StringEquals": {"s3:RequestObjectTag/project": "ours"}}
+    put_policy(s3, bucket, statement(bucket, "s3:PutObjectTagging", principal={"AWS": "stranger"}, **asked))
+    body = "<Tagging><TagSet><Tag><Key>{}</Key><Value>ours</Value></Tag></TagSet></Tagging>"
+    for key, status in (("other", 403), ("project", 200)):
+        headers = [("x-amz-tagging", "project=ours")]
+        sent = body.format(key).encode()
+        assert (
+            stranger.call("PUT", f"/{bucket}/k", query="tagging", headers=headers, body=sent).status == status
+        )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.s3.grammar import Draft, hunt, judge, new_place
 
-SECONDS = float(os.environ.get("VAULTAIRE_FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("VAULTAIRE_FUZZ_SECONDS", "5"))
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
 
 

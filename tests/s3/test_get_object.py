@@ -64,6 +64,8 @@ def test_get_object_range_that_means_nothing_is_ignored(root, key, value):
 def test_get_object_range_of_an_empty_object_is_416(root, bucket):
     root.call("PUT", f"/{bucket}/empty")
     assert_error(root.call("GET", f"/{bucket}/empty", headers=[("Range", "bytes=0-5")]), 416, "InvalidRange")
+    last = root.call("GET", f"/{bucket}/empty", headers=[("Range", "bytes=-5")])
+    assert (last.status, last.body, "content-range" in last.headers) == (200, b"", False)
 
 
 def test_get_object_ranges_across_chunks_of_a_large_object(s3, bucket, rng):
@@ -226,6 +228,12 @@ def test_get_object_part_number_that_does_not_exist(s3, bucket, parts):
     for number in (0, 10_001):
         with s3_error(400, "InvalidArgument"):
             s3.get_object(Bucket=bucket, Key="parts", PartNumber=number)
+
+
+def test_a_part_number_is_looked_at_before_the_object(root, bucket):
+    assert_error(root.call("GET", f"/{bucket}/missing", query="partNumber=0"), 400, "InvalidArgument")
+    assert root.call("HEAD", f"/{bucket}/missing", query="partNumber=x").status == 400
+    assert root.call("HEAD", f"/{bucket}/missing", query="partNumber=1").status == 404
 
 
 def test_get_object_part_number_with_range_is_refused(s3, bucket, parts):

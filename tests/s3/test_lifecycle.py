@@ -178,6 +178,8 @@ def test_the_end_of_an_upload_and_of_its_object_are_announced(s3, bucket):
     today = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     assert begun["AbortDate"] in (today + 3 * DAY, today + 2 * DAY), now  # midnight may have passed meanwhile
     where["UploadId"] = begun["UploadId"]
+    listed = s3.list_parts(**where)
+    assert (listed["AbortDate"], listed["AbortRuleId"]) == (begun["AbortDate"], begun["AbortRuleId"])
     etag = s3.upload_part(**where, PartNumber=1, Body=b"x")["ETag"]
     done = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
     assert done["Expiration"] == expiry(s3.head_object(Bucket=bucket, Key="k")["LastModified"], 1)

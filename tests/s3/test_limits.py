@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.s3.conftest import make_boto_client, make_caller
+from tests.s3.crowd import Crowd, CrowdPlan
 from tests.s3.wire import UNSIGNED, Connection
 
 MIB = 1 << 20
-WORKER_BOUND = 350 * MIB  # RssAnon of one worker
+WORKER_BOUND = 256 * MIB  # RssAnon of one worker
 CLIENTS = 200
 
 
@@ -81,8 +82,51 @@ def test_200_stalled_uploads_stay_within_the_memory_bound_and_starve_nobody(new_
         assert caller.call("GET", "/stalled/normal").body == body
         assert time.monotonic() - began < 15
         assert caller.call("GET", "/stalled").texts("Key") == ["normal"]
-        assert server.stop() < 3 + 2
+        assert server.stop() < 3 + 20  # far below the stall timeout, on a busy machine too
     assert 0 < peak.bytes < WORKER_BOUND, f"{peak.bytes / MIB:.0f} MiB"
+
+
+def stay_within_memory_beside_a_crowd(server, rng, clients: int, bound: int) -> None:
+    """As many slow uploads as slow downloads, and one normal client that is served all the same."""
+    caller = make_caller(server)
+    caller.call("PUT", "/crowd")
+    assert caller.call("PUT", "/crowd/large", body=rng.randbytes(8 * MIB)).status == 200
+    plan = CrowdPlan(
+        server.url, server.access_key, server.secret_key, "crowd", "large", uploads=clients, readers=clients
+    )
+    body = rng.randbytes(64 << 10)
+    with PeakMemory(server) as peak, Crowd(plan):
+        # Who is slow shows after some seconds: until then there may be no room for one more.
+        assert wait_until(lambda: is_stored(caller, "/crowd/normal", body), 60)
+        for n in range(20):
+            assert caller.call("PUT", f"/crowd/normal{n}", body=body).status == 200
+            assert caller.call("GET", f"/crowd/normal{n}").body == body
+    assert 0 < peak.bytes < bound, f"{peak.bytes / MIB:.0f} MiB"
+
+
+def is_stored(caller, path: str, body: bytes) -> bool:
+    with suppress(OSError):
+        return caller.call("PUT", path, body=body).status == 200
+    return False
+
+
+def needs_plain_http(variant) -> None:
+    if variant.tls:
+        pytest.skip("the crowd speaks plain http")
+
+
+def test_200_slow_clients_stay_within_a_small_budget_and_starve_nobody(new_server, rng, variant):
+    needs_plain_http(variant)
+    with new_server("--memory-budget", "16MiB", workers=1) as server:
+        stay_within_memory_beside_a_crowd(server, rng, 100, 112 * MIB)
+
+
+@pytest.mark.full
+def test_2000_slow_clients_stay_within_256_mib_and_starve_nobody(new_server, rng, variant):
+    """python -m pytest -m full tests/s3/test_limits.py -k 2000"""
+    needs_plain_http(variant)
+    with new_server(workers=1) as server:
+        stay_within_memory_beside_a_crowd(server, rng, 1000, 256 * MIB)
 
 
 def test_8_parallel_uploads_stay_within_the_memory_bound(new_server, rng):
@@ -221,7 +265,7 @@ def test_sigterm_ends_the_server_within_its_grace_despite_stalled_clients(new_se
             half = held.enter_context(caller.connect())
             half.send(b"GET / HT")
         time.sleep(0.5)
-        assert server.stop() < 2 + 2
+        assert server.stop() < 2 + 20  # likewise
 
 
 def test_sigterm_with_idle_connections_ends_the_server_at_once(new_server):
@@ -230,7 +274,7 @@ def test_sigterm_with_idle_connections_ends_the_server_at_once(new_server):
         with caller.connect() as connection:
             connection.send(caller.sign("GET", "/").encode())
             assert connection.answer().status == 200
-            assert server.stop() < 4
+            assert server.stop() < 9  # it does not wait for its grace
 
 
 def test_sigterm_lets_a_running_upload_finish(new_server, rng):

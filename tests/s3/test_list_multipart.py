@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.s3.expect import s3_error
-from tests.s3.wire import assert_error, md5
+from tests.s3.wire import assert_error, exchange_many, md5
 
 
 @pytest.fixture
@@ -96,11 +96,9 @@ def test_list_parts_of_an_upload_without_parts(s3, bucket):
 
 def test_list_parts_gives_a_thousand_at_most(root, s3, bucket):
     upload = s3.create_multipart_upload(Bucket=bucket, Key="many")["UploadId"]
-    with root.connect() as connection:
-        for n in range(1, 1004):
-            query = f"partNumber={n}&uploadId={upload}"
-            connection.send(root.sign("PUT", f"/{bucket}/many", query=query, body=b"x").encode())
-            assert connection.answer("PUT").status == 200
+    queries = (f"partNumber={n}&uploadId={upload}" for n in range(1, 1004))
+    requests = (root.sign("PUT", f"/{bucket}/many", query=query, body=b"x") for query in queries)
+    assert {answer.status for answer in exchange_many(root, requests)} == {200}
     page = s3.list_parts(Bucket=bucket, Key="many", UploadId=upload)
     assert (len(page["Parts"]), page["IsTruncated"], page["NextPartNumberMarker"]) == (1000, True, 1000)
     rest = s3.list_parts(Bucket=bucket, Key="many", UploadId=upload, PartNumberMarker=1000)

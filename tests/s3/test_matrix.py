@@ -151,8 +151,8 @@ def fingerprint(line, root, place):
     wanted += [(f"/{place.bucket}/kept", name) for name, method in OBJECT if method == "GET"]
     wanted += [(f"/{place.bucket}/kept", ""), (f"/{place.bucket}/part", f"uploadId={place.upload}")]
     seen = {}
-    for path, query in wanted:
-        answer = line.exchange(root.sign("GET", path, query=query))
+    answers = line.exchange_all([root.sign("GET", path, query=query) for path, query in wanted])
+    for (path, query), answer in zip(wanted, answers, strict=True):
         assert answer.status < 500 or answer.status == 501, (path, query, answer)
         seen[path, query] = (
             answer.status,

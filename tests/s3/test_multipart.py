@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 
 from __future__ import annotations
 
+import datetime
 from itertools import pairwise
 
 import pytest
@@ -202,6 +203,16 @@ def test_complete_multipart_upload_takes_etags_without_quotes_and_escaped_ones(r
 
 
 @pytest.mark.subset
+def test_abort_multipart_upload_of_another_time_than_expected_is_refused(root, s3, bucket, upload):
+    begun = s3.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["Initiated"]
+    query = f"uploadId={upload.id}"
+    for moment, status in ((begun + datetime.timedelta(seconds=5), 412), ("yesterday", 400), (begun, 204)):
+        shown = moment if isinstance(moment, str) else moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
+        headers = [("x-amz-if-match-initiated-time", shown)]
+        assert root.call("DELETE", f"/{bucket}/k", query=query, headers=headers).status == status
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+
+
 def test_abort_multipart_upload_forgets_it(s3, bucket, upload):
     upload.part(1, b"x")
     upload.abort()

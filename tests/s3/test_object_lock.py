@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 import time
 from contextlib import ExitStack
@@ -545,3 +546,126 @@ def test_read_only_keys_see_locks_and_change_none(server, s3, locked, put):
                 attempt()
         reader.close()
     assert retention_of(s3, locked, version) == ("GOVERNANCE", FAR)
+
+
+# -- policies
+
+
+def deny(s3, bucket, *actions, principal="*", effect="Deny", **conditions):
+    statement = {
+        "Effect": effect,
+        "Principal": principal,
+        "Action": actions,
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    if conditions:
+        statement["Condition"] = conditions
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+
+
+def in_days(days: float) -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+
+
+@pytest.mark.subset
+def test_a_policy_limits_how_long_a_version_is_retained(s3, locked, put):
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-managing.html"""
+    version = put(None)
+    deny(
+        s3,
+        locked,
+        "s3:PutObjectRetention",
+        NumericGreaterThan={"s3:object-lock-remaining-retention-days": "10"},
+    )
+    for days in (11, 10.5):
+        with s3_error(403, "AccessDenied"):
+            retain(s3, locked, version, "GOVERNANCE", in_days(days))
+        with s3_error(403, "AccessDenied"):
+            lock = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": in_days(days)}
+            s3.put_object(Bucket=locked, Key="k", Body=b"", **lock)
+    retain(s3, locked, version, "GOVERNANCE", in_days(9.9))
+    assert retention_of(s3, locked, version)[0] == "GOVERNANCE"
+
+
+def test_a_policy_forbids_a_mode_a_date_and_a_hold(s3, locked, put):
+    version = put(None)
+    deny(s3, locked, "s3:PutObjectRetention", StringEquals={"s3:object-lock-mode": "COMPLIANCE"})
+    with s3_error(403, "AccessDenied"):
+        retain(s3, locked, version, "COMPLIANCE", FAR)
+    retain(s3, locked, version, "GOVERNANCE", FAR)
+    retain(s3, locked, version, None, None, BypassGovernanceRetention=True)  # asks for no mode
+    until = FAR.strftime("%Y-%m-%dT%H:%M:%SZ")
+    deny(s3, locked, "s3:PutObjectRetention", DateGreaterThan={"s3:object-lock-retain-until-date": until})
+    with s3_error(403, "AccessDenied"):
+        retain(s3, locked, version, "GOVERNANCE", FARTHER)
+    retain(s3, locked, version, "GOVERNANCE", FAR)
+    deny(s3, locked, "s3:PutObjectLegalHold", StringEquals={"s3:object-lock-legal-hold": "OFF"})
+    hold(s3, locked, version, "ON")
+    with s3_error(403, "AccessDenied"):
+        hold(s3, locked, version, "OFF")
+    with s3_error(403, "AccessDenied"):
+        s3.put_object(Bucket=locked, Key="k", Body=b"", ObjectLockLegalHoldStatus="OFF")
+    deny(s3, locked, "s3:GetObjectRetention")  # so that the bucket can be emptied
+    hold(s3, locked, version, "OFF")
+
+
+def test_a_policy_that_allows_a_lock_of_some_days_to_a_stranger(new_key, s3, locked, put):
+    version = put(None)
+    stranger = new_key("stranger")
+    few = {"NumericLessThanEquals": {"s3:object-lock-remaining-retention-days": "2"}}
+    deny(s3, locked, "s3:PutObjectRetention", principal={"AWS": "stranger"}, effect="Allow", **few)
+    body = "<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>{:%Y-%m-%dT%H:%M:%SZ}</RetainUntilDate></Retention>"
+    query = f"retention&versionId={version}"
+    for days, status in ((3, 403), (1, 200)):
+        sent = body.format(in_days(days)).encode()
+        assert stranger.call("PUT", f"/{locked}/k", query=query, body=sent).status == status
+
+
+def test_a_header_says_nothing_of_what_the_body_asks_for(new_key, s3, locked, put):
+    version = put(None)
+    stranger = new_key("stranger")
+    mode = {"StringEquals": {"s3:object-lock-mode": "GOVERNANCE"}}
+    deny(s3, locked, "s3:PutObjectRetention", principal={"AWS": "stranger"}, effect="Allow", **mode)
+    headers = [("x-amz-object-lock-mode", "GOVERNANCE")]
+    body = "<Retention><Mode>{}</Mode><RetainUntilDate>2100-01-01T00:00:00Z</RetainUntilDate></Retention>"
+    for sent, status in (
+        ("<Retention/>", 403),
+        (body.format("COMPLIANCE"), 403),
+        (body.format("GOVERNANCE"), 200),
+    ):
+        query = f"retention&versionId={version}"
+        answer = stranger.call("PUT", f"/{locked}/k", query=query, headers=headers, body=sent.encode())
+        assert answer.status == status
+
+
+def test_the_lock_is_shown_to_whom_it_may_be(root, new_key, s3, locked, put):
+    """GET and HEAD succeed without the right to see the lock, and leave it out."""
+    version = put("governance")
+    hold(s3, locked, version, "ON")
+    names = {"x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold"}
+    stranger = new_key("stranger")
+
+    def seen(caller):
+        found = []
+        for method in ("GET", "HEAD"):
+            answer = caller.call(method, f"/{locked}/k", query=f"versionId={version}")
+            assert answer.status == 200
+            found.append(names & set(answer.headers))
+        assert found[0] == found[1]
+        return found[0]
+
+    everything = seen(root)
+    assert everything == names
+    reading = ("s3:GetObject", "s3:GetObjectVersion")
+    for more, shown in (
+        ((), set()),
+        (("s3:GetObjectLegalHold",), {"x-amz-object-lock-legal-hold"}),
+        (("s3:GetObjectRetention",), names - {"x-amz-object-lock-legal-hold"}),
+    ):
+        deny(s3, locked, *reading, *more, effect="Allow")
+        assert seen(stranger) == shown
+        assert seen(root) == names
+    deny(s3, locked, "s3:GetObjectRetention")
+    assert seen(root) == {"x-amz-object-lock-legal-hold"}
+    hold(s3, locked, version, "OFF")

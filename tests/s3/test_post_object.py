@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import urllib.request
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from tests.s3.forms import BOUNDARY, encode_form, form_request, signed_fields
 from tests.s3.wire import assert_error, crc32, http_chunked, md5
 
 MIB = 1 << 20
+FORM_TAGS = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"
 
 
 @pytest.fixture
@@ -320,6 +322,47 @@ def test_post_object_wrong_region_or_service(root, bucket, refused, region, serv
 
 def test_post_object_anonymous_form(refused):
     refused({"key": "k"}, 403, "AccessDenied")
+
+
+def allow_all(s3, bucket, *actions, **rest):
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": actions,
+        "Resource": f"arn:aws:s3:::{bucket}/in/*",
+    }
+    document = {"Version": "2012-10-17", "Statement": [{**statement, **rest}]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+
+
+def test_post_object_anonymous_form_where_the_bucket_allows_it(root, s3, bucket):
+    allow_all(s3, bucket, "s3:PutObject")
+
+    def send(fields):
+        return answer_then_usable_or_closed(root, form_request(root, bucket, fields, b"data"))
+
+    answer = send({"key": "in/${filename}", "x-amz-meta-a": "b", "success_action_status": "201"})
+    assert answer.status == 201
+    assert s3.get_object(Bucket=bucket, Key="in/upload.bin")["Metadata"] == {"a": "b"}
+    assert s3.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"][0]["Owner"]["ID"] == "root"
+    assert_error(send({"key": "out"}), 403, "AccessDenied")
+    assert_error(send({"key": "in/k", "tagging": FORM_TAGS}), 403, "AccessDenied")  # not allowed with it
+    assert_error(send({"key": "in/k", "policy": "e30="}), 400, "InvalidArgument")  # half a proof is none
+    assert keys_of(s3, bucket) == ["in/upload.bin"]
+
+
+def test_post_object_anonymous_form_by_a_public_list(root, s3):
+    bucket = new_bucket_name("public-write")
+    s3.create_bucket(Bucket=bucket, ObjectOwnership="ObjectWriter", ACL="public-read-write")
+    request = form_request(root, bucket, {"key": "k"}, b"data")
+    assert answer_then_usable_or_closed(root, request).status == 204
+    assert root.call("GET", f"/{bucket}/k").body == b"data"
+
+
+@pytest.mark.parametrize("expected", ["somebody", "root"])
+def test_post_object_expects_an_owner(root, bucket, post, expected):
+    answer = post({"key": "k", "x-amz-expected-bucket-owner": expected})
+    assert answer.status == (204 if expected == "root" else 403)
 
 
 def test_post_object_invalid_policy_document(root, bucket, refused):

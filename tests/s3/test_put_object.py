@@ -166,3 +166,10 @@ def test_put_object_by_many_at_once_leaves_one_of_them_whole(server, s3, bucket,
     assert read(s3, bucket, "k") in bodies
     with s3_error(404, "NoSuchKey"):
         s3.get_object(Bucket=bucket, Key="other")
+
+
+@pytest.mark.parametrize("location", ["elsewhere", "ftp://a.test/", "httpx://a.test"])
+def test_put_object_refuses_a_redirect_that_leads_nowhere(root, bucket, location):
+    headers = [("x-amz-website-redirect-location", location)]
+    assert_error(root.call("PUT", f"/{bucket}/k", headers=headers), 400, "InvalidRedirectLocation")
+    assert root.call("HEAD", f"/{bucket}/k").status == 404

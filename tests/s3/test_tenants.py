@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.s3.conftest import SECRET, new_bucket_name
+from tests.s3.keys import delete_key
 from tests.s3.wire import assert_error
 
 
@@ -105,7 +106,7 @@ def test_an_admin_is_admin_of_its_own_tenant_only(root, new_key):
 def test_a_key_holds_from_the_moment_it_is_made_until_it_is_deleted(server, new_key):
     caller = new_key("tenant-one")
     assert caller.call("GET", "/").status == 200
-    server.cli("key", "delete", caller.access_key)
+    delete_key(server, caller.access_key)
     for _ in range(6):  # whichever worker answers
         assert_error(caller.call("GET", "/"), 403, "InvalidAccessKeyId")
 
@@ -115,7 +116,7 @@ def test_an_open_connection_does_not_outlive_its_key(server, new_key):
     with caller.connect() as connection:
         connection.send(caller.sign("GET", "/").encode())
         assert connection.answer().status == 200
-        server.cli("key", "delete", caller.access_key)
+        delete_key(server, caller.access_key)
         connection.send(caller.sign("GET", "/").encode())
         assert_error(connection.answer(), 403, "InvalidAccessKeyId")
 

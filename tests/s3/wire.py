@@ -14,11 +14,13 @@ import hashlib
 import hmac
 import http.client
 import io
+import itertools
 import re
 import socket
 import ssl
 import xml.etree.ElementTree as ElementTree
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote, urlsplit
@@ -209,6 +211,19 @@ class Connection:
         except OSError:
             return True
         return True
+
+
+def exchange_many(caller: Caller, requests: Iterable[Request], connections: int = 16) -> list[Answer]:
+    """The answers to many requests, in their order; as many at a time as there are connections."""
+    answers: list[Answer] = []
+    left = iter(requests)
+    with ExitStack() as held:
+        lines = [held.enter_context(caller.connect()) for _ in range(connections)]
+        while batch := list(itertools.islice(left, connections)):
+            for line, request in zip(lines, batch, strict=False):
+                line.send(request.encode())
+            answers += [line.answer(request.method) for line, request in zip(lines, batch, strict=False)]
+    return answers
 
 
 # -- requests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from vaultaire.access import (
     new_principal,
     new_root,
 )
+from vaultaire.key_limits import Limits, Scope
 from vaultaire.secret_key import create_secret_key
 
 ALICE = new_principal("alice", "read-write", access_key="alice", secret_key="alice's-secret")
@@ -107,7 +109,7 @@ def test_root_reaches_all_tenants_and_an_admin_only_its_own():
     assert admin.reaches("alice")
     assert not admin.reaches("root")
     assert not new_principal("root", "admin").reaches("alice")
-    assert [new_principal("t", role).can_write for role in access.ROLES] == [True, True, False]
+    assert [new_principal("t", role).can_write for role in access.ROLES] == [True, True, False, True]
 
 
 def test_repr_of_a_principal_hides_the_secret():
@@ -152,7 +154,7 @@ def test_changed_or_deleted_key_counts_at_once(kv, keyring):
     store(kv, keyring, ALICE)
     assert lookup(kv, keyring, "alice") == ALICE
     changed = new_principal("alice", "read-only", access_key="alice", secret_key="another-secret")
-    kv.commit(lambda txn: keyring.put_key(txn, changed, replace=True))
+    kv.commit(lambda txn: keyring.put_key(txn, changed, overwrite=True))
     assert lookup(kv, keyring, "alice") == changed
     kv.commit(lambda txn: keyring.delete_key(txn, "alice"))
     assert lookup(kv, keyring, "alice") is None
@@ -224,7 +226,7 @@ def test_truncated_row_is_damage_not_a_crash(kv, keyring, length):
 
 def test_row_of_a_newer_version_is_refused_skipped_in_lists_and_can_be_deleted(kv, keyring):
     store(kv, keyring, ALICE)
-    put_row(kv, "alice", b"K\x02" + row_of(kv, "alice")[2:])
+    put_row(kv, "alice", b"K\x03" + row_of(kv, "alice")[2:])
     with pytest.raises(DamagedKey, match="another version"):
         lookup(kv, keyring, "alice")
     assert names(kv) == []
@@ -244,22 +246,73 @@ def test_row_with_a_longer_header_of_a_compatible_version_is_read(kv, keyring):
 
 
 def test_golden_row_is_read_by_every_later_version(kv, tmp_path):
-    """Bytes written by version 1; the layout is in the module's docstring."""
+    """Bytes written by version 2; the layout is in the module's docstring."""
     (tmp_path / "secret.key").write_text(bytes(range(32)).hex() + "\n")
     (tmp_path / "secret.key").chmod(0o600)
     put_row(kv, "alice", bytes.fromhex(GOLDEN_ROW))
     kv.commit(lambda txn: txn.put(access.SETTINGS_TABLE, b"secret-key-check", bytes.fromhex(GOLDEN_CHECK)))
     with kv.snapshot() as reader:
         keyring = Keyring.load(tmp_path, reader)
-        assert keyring.lookup(reader, "alice") == ALICE
+        assert keyring.lookup(reader, "alice") == GOLDEN
         assert next(Keyring.list_keys(reader)).created_ms == 1_700_000_000_123
 
 
+GOLDEN = new_principal(
+    "alice",
+    "append-only",
+    access_key="alice",
+    secret_key="alice's-secret",
+    limits=Limits(
+        (Scope("bucket", b"repo/"), Scope("other")), (b"locks/",), expires_ms=1_800_000_000_000, disabled=True
+    ),
+)
 GOLDEN_ROW = (
-    "4b0100200000000002000000018bcfe5687b9db60dc709fff40805616c6963654f8b298d8e"
-    "89927f28ed18ac3e0cdbf5d16017d388e6a2fe2a0299a04fa6ef08c07d1f34471d257014d3"
+    "4b02004d0000000004000000018bcfe5687b9db60dc709fff408002b05616c696365000001"
+    "a3185c5000010100066275636b65740200057265706f2f0100056f746865720300066c6f63"
+    "6b732faa6aa5d30120229ade3e30f3b925fd18fe86f4b1256ce1a96db0b47d4a1238d9ae52"
+    "3c15f965e0058016"
 )
 GOLDEN_CHECK = "43019db60dc709fff40875edec52c7959d20bf99b02b123f8cebdd5f52112858bab2"
+
+
+# --- limits and rotation ---
+
+
+def test_limits_are_set_without_losing_what_else_the_row_says(kv, keyring):
+    store(kv, keyring, ALICE)
+    limits = Limits(expires_ms=7, disabled=True)
+    kv.commit(lambda txn: keyring.set_limits(txn, "alice", limits))
+    assert lookup(kv, keyring, "alice") == replace(ALICE, limits=limits)
+    with kv.snapshot() as reader:
+        assert next(Keyring.list_keys(reader)).created_ms == 1
+
+
+def test_a_rotated_key_ends_when_it_should_and_never_later_than_before(kv, keyring):
+    short = replace(ALICE, access_key="short", limits=Limits(expires_ms=150))
+    store(kv, keyring, ALICE, short)
+    for number, (name, grace_ms, end) in enumerate(
+        (("alice", 100, 200), ("short", 10, 110), ("short", 500, 110))
+    ):
+        fresh = new_principal("any", "admin", access_key=f"fresh-{number}")
+        made = kv.commit(
+            lambda txn, n=name, f=fresh, g=grace_ms: keyring.rotate(txn, n, f, now_ms=100, grace_ms=g)
+        )
+        assert (made.access_key, made.secret_key) == (fresh.access_key, fresh.secret_key)
+        assert (made.tenant, made.role) == ("alice", "read-write")
+        assert lookup(kv, keyring, name).limits.expires_ms == end
+    fresh = new_principal("any", "admin")
+    kv.commit(lambda txn: keyring.rotate(txn, "alice", fresh, now_ms=100, grace_ms=0))
+    assert lookup(kv, keyring, "alice") is None
+
+
+def test_root_keys_have_no_limits(kv, keyring):
+    root = new_root("root-key", "root-secret")
+    store(kv, keyring, root)
+    with pytest.raises(InvalidKey, match="root"):
+        kv.commit(lambda txn: keyring.set_limits(txn, "root-key", Limits(disabled=True)))
+    with pytest.raises(InvalidKey, match="root"):
+        kv.commit(lambda txn: keyring.rotate(txn, "root-key", ALICE, now_ms=1, grace_ms=1))
+    assert lookup(kv, keyring, "root-key") == root
 
 
 # --- root keys ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -25,6 +26,7 @@ from vaultaire.cli.options import ByteSize, Duration, ListenAddress
 from vaultaire.cli.output import binary_size
 from vaultaire.cli.serve import default_workers
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.parity import parity_percent
 from vaultaire.store import Store
 
 PROGRAM = (sys.executable, "-m", "vaultaire")
@@ -137,7 +139,7 @@ def test_times_are_read_as_people_write_them(text, seconds):
     assert Duration()(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "soon", "", "nan", "inf", "1d"])
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "", "nan", "inf", "1w"])
 def test_what_is_no_time_is_refused(data, text):
     assert "30s" in vaultaire("serve", "--data", data, f"--grace={text}", status=2).stderr
 
@@ -254,12 +256,28 @@ def test_every_option_reaches_the_supervisor(served, data):
         *("serve", "--data", data, "--listen", "[::1]:0", "--workers", 3, "--stall-timeout", "5"),
         *("--head-timeout", "2s", "--grace", "1500ms", "--memory-budget", "64MiB"),
         *("--domain", "S3.Example.org.", "--domain", "localhost", "--domain", "localhost"),
-        *("--collection-rate", "8MiB", "--upload-expiry", "1.5"),
+        *("--collection-rate", "8MiB", "--upload-expiry", "1.5", "--parity", "5", "--scrub-days", "0"),
     )
-    domains = ("s3.example.org", "localhost")
     assert served.configs == [
-        ServeConfig(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB, domains, 8 * MIB, 1.5),
+        ServeConfig(
+            *(data, "::1", 0, 3, None, None, 5.0, 2.0, 1.5, 64 * MIB),
+            domains=("s3.example.org", "localhost"),
+            collection_bytes_per_second=8 * MIB,
+            upload_expiry_days=1.5,
+            parity_percent=5,
+            scrub_days=0.0,
+        )
     ]
+
+
+def test_parity_is_kept_until_it_is_set_again(served, data):
+    def kept():
+        with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
+            return parity_percent(reader)
+
+    for arguments, expected in (((), 10), (("--parity", "25"), 25), ((), 25), (("--parity", "0"), 0)):
+        vaultaire("serve", "--data", data, *arguments)
+        assert kept() == expected
 
 
 def test_every_option_is_also_an_environment_variable(served, data):
@@ -274,11 +292,19 @@ def test_every_option_is_also_an_environment_variable(served, data):
         "VAULTAIRE_DOMAIN": "a.example b.example",
         "VAULTAIRE_COLLECTION_RATE": "1MiB",
         "VAULTAIRE_UPLOAD_EXPIRY": "0",
+        "VAULTAIRE_PARITY": "20",
+        "VAULTAIRE_SCRUB_DAYS": "30",
     }
     vaultaire("serve", env=settings)
-    domains = ("a.example", "b.example")
     assert served.configs == [
-        ServeConfig(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB, domains, MIB, 0.0)
+        ServeConfig(
+            *(data, "127.0.0.1", 9001, 2, None, None, 5.0, 2.0, 3.0, 100 * MIB),
+            domains=("a.example", "b.example"),
+            collection_bytes_per_second=MIB,
+            upload_expiry_days=0.0,
+            parity_percent=20,
+            scrub_days=30.0,
+        )
     ]
 
 
@@ -502,6 +528,10 @@ def test_created_key_can_be_chosen_and_printed_as_json(running):
         "tenant": "alice",
         "role": "read-write",
         "root": False,
+        "scopes": [],
+        "exempt": [],
+        "expires_ms": None,
+        "disabled": False,
         "dropped": [],
     }
     again = vaultaire("key", "create", *chosen, "--data", running, status=1)
@@ -519,6 +549,13 @@ def test_created_key_can_be_chosen_and_printed_as_json(running):
         ["--root", "--tenant", "t"],
         ["--root", "--role", "admin"],
         ["--tenant", "t", "--new-secret-key"],
+        ["--tenant", "t", "--scope", "/no-bucket"],
+        ["--tenant", "t", "--scope", "ab"],
+        ["--tenant", "t", "--exempt", "locks/"],
+        ["--tenant", "t", "--role", "append-only", "--preset", "borg"],
+        ["--tenant", "t", "--expires", "soon"],
+        ["--root", "--expires", "1d"],
+        ["--root", "--scope", "bucket"],
     ],
 )
 def test_key_that_cannot_be_is_a_usage_error(running, options):
@@ -540,9 +577,35 @@ def test_deleted_key_is_gone_and_the_last_root_key_stays(running):
 def test_key_list_is_a_plain_aligned_table_outside_a_terminal(running):
     vaultaire("key", "create", "--tenant", "wonderland", "--access-key", "alice", "--data", running)
     titles, *rows = vaultaire("key", "list", "--data", running).stdout.splitlines()
-    assert titles.split() == ["ACCESS", "KEY", "TENANT", "ROLE", "CREATED"]
+    assert titles.split() == ["ACCESS", "KEY", "TENANT", "ROLE", "SCOPE", "STATE", "CREATED", "LAST", "USED"]
     column = titles.index("TENANT")
     assert [row[column:].split()[0] for row in rows] == ["root", "wonderland"]
+
+
+def test_limits_of_a_key_are_listed_and_survive_its_rotation(running):
+    vaultaire(
+        *("key", "create", "--tenant", "alice", "--access-key", "alice-key", "--role", "append-only"),
+        *("--scope", "bucket/repo/", "--preset", "restic", "--expires", "90d", "--data", running),
+    )
+    before = listed(running)["alice-key"]
+    assert (before["scopes"], before["exempt"]) == (["bucket/repo/"], ["locks/"])
+    fresh = json.loads(vaultaire("key", "rotate", "alice-key", "--json", "--data", running).stdout)
+    rows = listed(running)
+    old, new = rows["alice-key"], rows[fresh["access_key"]]
+    same = ("tenant", "role", "scopes", "exempt", "disabled", "root")
+    assert [new[name] for name in same] == [before[name] for name in same]
+    assert old["expires_ms"] < before["expires_ms"] == new["expires_ms"]
+    vaultaire("key", "disable", "alice-key", "--data", running)
+    assert "disabled" in vaultaire("key", "list", "--data", running).stdout
+    vaultaire("key", "enable", "alice-key", "--data", running)
+    assert not listed(running)["alice-key"]["disabled"]
+
+
+def test_a_root_key_is_neither_rotated_nor_disabled(running):
+    (root,) = listed(running)
+    assert "key create --root" in vaultaire("key", "rotate", root, "--data", running, status=1).stderr
+    assert "root key" in vaultaire("key", "disable", root, "--data", running, status=1).stderr
+    assert "key list" in vaultaire("key", "enable", "nobody", "--data", running, status=1).stderr
 
 
 @pytest.mark.parametrize("loss", ["missing", "wrong"])
@@ -613,11 +676,17 @@ def test_stats_of_an_empty_store_are_zeros(running):
 
 
 def test_stats_name_every_bucket():
-    from vaultaire.cli.stats import as_dict, bucket_row, summary
+    from vaultaire.cli.stats import as_dict, bucket_row, remarks, summary
     from vaultaire.stats import BucketStatistics, StoreStatistics
 
     bucket = BucketStatistics(
-        name="photos", owner="alice", objects=1234, logical_bytes=3 * MIB, unique_bytes=MIB
+        "photos",
+        "alice",
+        objects=1234,
+        logical_bytes=3 * MIB,
+        unique_bytes=MIB,
+        stored_bytes=MIB // 2,
+        exclusive_bytes=0,
     )
     figures = StoreStatistics(
         objects=1234,
@@ -629,11 +698,34 @@ def test_stats_name_every_bucket():
         packs=1,
         buckets=(bucket,),
     )
-    assert bucket_row(bucket) == ("photos", "alice", "1,234", "3.0 MiB", "1.0 MiB", "x3.00")
+    sizes = ("3.0 MiB", "1.0 MiB", "x3.00", "512.0 KiB", "0 B")
+    assert bucket_row(bucket) == ("photos", "alice", "1,234", *sizes)
     assert as_dict(figures)["dedup_ratio"] == 3.0
     assert as_dict(figures)["compression_ratio"] == 2.0
     assert as_dict(figures)["buckets"]["photos"]["unique_bytes"] == MIB
     assert any("dedup x3.00" in text for text, _ in summary(figures))
+    assert remarks(figures, 1000.0) == []
+    older = dataclasses.replace(figures, walked_ms=400_000, complete=False)
+    assert "10 minutes ago" in remarks(older, 1000.0)[0][0]
+    assert "vaultaire verify" in remarks(older, 1000.0)[1][0]
+
+
+def test_gc_on_an_empty_store_frees_nothing(running):
+    assert "freed 0 B: removed 0 packs" in vaultaire("gc", "--data", running).stdout
+    told = json.loads(vaultaire("gc", "--json", "--data", running).stdout)
+    assert (told["removed_packs"], told["complete"]) == (0, True)
+    assert "would free about 0 B" in vaultaire("gc", "--dry-run", "--data", running).stdout
+    assert json.loads(vaultaire("gc", "--dry-run", "--json", "--data", running).stdout)["packs"] == 0
+
+
+def test_gc_says_what_keeps_it_from_collecting(running):
+    from vaultaire.cli.gc import lines
+    from vaultaire.collection import Progress
+
+    told = [text for text, _ in lines(Progress(kept_packs=2, complete=False, errors=["chunk 12 is damaged"]))]
+    assert "2 packs are kept" in told[1]
+    assert "vaultaire verify" in told[2]
+    assert "chunk 12 is damaged" in told[3]
 
 
 @pytest.mark.parametrize(
@@ -645,6 +737,7 @@ def test_stats_name_every_bucket():
         ["env"],
         ["stats"],
         ["lifecycle", "run"],
+        ["verify"],
     ],
     ids=" ".join,
 )

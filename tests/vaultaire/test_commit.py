@@ -15,6 +15,7 @@ class Chunks:
 
     def __init__(self):
         self.synced = []
+        self.failures_in_a_row = 0
 
     def sync(self, publications):
         for publication in publications:

@@ -428,6 +428,16 @@ async def test_stop_ends_idle_connections_and_lets_others_end_with_their_answer(
         assert await read_all(idle) == b""
 
 
+def test_one_address_does_not_take_all_connections():
+    worker = Worker(CONFIG, max_connections=8)
+    assert all(worker.arrive("192.0.2.1") for _ in range(6))
+    assert not worker.arrive("192.0.2.1")
+    assert worker.arrive("192.0.2.2"), "there is room for others"
+    worker.leave("192.0.2.1")
+    worker.leave("192.0.2.1")
+    assert worker.arrive("192.0.2.1")
+
+
 async def test_connection_over_the_limit_is_told_so():
     async with connected(hello, max_connections=0) as (client, _):
         await client.send_eof()

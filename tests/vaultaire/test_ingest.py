@@ -177,6 +177,28 @@ async def test_an_upload_without_room_is_refused_at_once():
         pass
 
 
+async def test_what_was_written_is_taken_off_the_claim_on_the_disk():
+    class Claim:
+        total, released = 0, False
+
+        def written(self, length):
+            self.total += length
+
+        def release(self):
+            self.released = True
+
+    bench, data, claim = Bench(), data_of(3 * MIB), Claim()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.committer.run)
+        with bench.upload() as upload:
+            upload._claim = claim
+            await upload.receive(body(cut(data, 7)))
+            assert claim.total == len(data)
+            assert not claim.released
+        nursery.cancel_scope.cancel()
+    assert claim.released
+
+
 async def test_the_same_body_twice_adds_nothing():
     bench, data = Bench(), data_of(3 * MIB)
     first = await bench.store(body(cut(data, 7)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -225,6 +226,33 @@ def test_a_current_version_makes_place_for_a_delete_marker(world):
     assert (world.keys(bucket), world.keys(bucket, VERSIONS)) == ([], [b"k", b"k"])
     # The marker is young, and something is behind it: another pass changes nothing.
     assert world.lifecycle(versions=IndexVersions()).run_pass().total == 0
+
+
+def test_a_removal_that_runs_twice_does_the_same_again(world):
+    """An engine may run a transaction's function again (`index.kv`)."""
+    bucket = world.bucket("b", rule(expire_days=1), versioning="Enabled")
+    world.version(bucket, b"k", 0)
+    tried = []
+
+    class Undone(Exception):
+        pass
+
+    commit = world.kv.commit
+
+    def commit_twice(fn):
+        def try_out(txn):
+            fn(txn)
+            tried.append(list(txn.scan(VERSIONS)))
+            raise Undone
+
+        for _ in range(2):
+            with suppress(Undone):
+                commit(try_out)
+        return commit(fn)
+
+    world.kv.commit = commit_twice
+    world.lifecycle(versions=IndexVersions()).run_pass()
+    assert tried[0] == tried[1] != []
 
 
 def test_noncurrent_versions_go_by_the_age_of_their_successor(world):

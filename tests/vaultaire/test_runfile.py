@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vaultaire.runfile import IDLE, RunFile, dead_writers, known_writers
+from vaultaire.runfile import IDLE, RunFile, RunFiles, dead_writers
 
 
 class Clock:
@@ -103,5 +103,33 @@ def test_a_killed_process_is_known_by_its_released_lock_and_a_stopped_one_is_not
 def test_a_strange_file_is_not_taken_for_a_process(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     assert list(dead_writers(tmp_path)) == []
-    assert known_writers(tmp_path) == set()
+    assert RunFiles(tmp_path).writers() == set()
     assert (tmp_path / name).exists()
+
+
+def test_the_oldest_operation_of_all_processes_is_seen(tmp_path, clock):
+    files = [RunFile(tmp_path, "worker", writer, clock) for writer in (1, 2)]
+    seen = RunFiles(tmp_path)
+    assert seen.oldest() is None
+    old = files[0].begin()
+    clock.epoch = 9
+    files[1].tick()
+    files[1].begin()
+    assert seen.oldest() == 7
+    files[0].end(old)
+    assert seen.oldest() == 7  # until it says so
+    files[0].tick()
+    assert seen.oldest() == 9
+    for file in files:
+        file.close()
+    assert seen.oldest() is None
+
+
+def test_a_process_that_is_gone_is_not_waited_for(tmp_path, clock):
+    file = RunFile(tmp_path, "worker", 1, clock)
+    file.begin()
+    file.close(remove=False)
+    (tmp_path / "collector.lock").touch()
+    (tmp_path / "poisoned").touch()
+    assert RunFiles(tmp_path).oldest() is None
+    assert RunFiles(tmp_path).writers() == {1}

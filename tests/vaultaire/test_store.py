@@ -9,7 +9,10 @@ import pytest
 
 from cas.catalog import PackState, iterate_packs
 from index.buckets import create_bucket, get_bucket
+from index.kv import CorruptJournal, KvError, MapFull, StoreReadOnly
+from index.lmdb_kv import NotRecovered
 from index.objects import get_object
+from index.readonly import FULL
 from index.records import ObjectRecord
 from index.versions import Change, put_object
 from vaultaire.errors import NotAStore, StoreError
@@ -83,9 +86,10 @@ def test_a_directory_that_holds_something_else_is_not_filled_with_a_store(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_a_damaged_identity_is_refused_with_a_message(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 50_000])
+def test_a_damaged_identity_is_refused_with_a_message(tmp_path, text):
     open_store(tmp_path / "s", create=True).close()
-    (tmp_path / "s" / "store.json").write_text("{")
+    (tmp_path / "s" / "store.json").write_text(text)
     with pytest.raises(StoreError, match=r"store\.json"):
         open_store(tmp_path / "s")
 
@@ -107,6 +111,7 @@ from vaultaire.store import Store
 from cas.manifest import Manifest
 from index.buckets import get_bucket
 from index.objects import get_object
+from index.readonly import FULL
 with Store.open(pathlib.Path(sys.argv[1]), kind="command") as store:
     with store.kv.snapshot() as reader:
         record = get_object(reader, get_bucket(reader, "bucket").id, b"k")
@@ -182,3 +187,77 @@ def test_the_same_bytes_are_stored_once(tmp_path):
     assert second.unique_bytes == first.unique_bytes == len(data)
     assert second.buckets[0].unique_bytes == len(data)
     assert second.dedup_ratio == 2.0
+
+
+# Stores that cannot be recovered now
+
+
+@pytest.fixture
+def poisoned_store(tmp_path):
+    """Its metadata wants to be rebuilt; it holds one bucket."""
+    with open_store(tmp_path, create=True) as store:
+        store.kv.commit(lambda txn: create_bucket(txn, "kept", "root", 1))
+        store.kv.poison("a sync failed")
+    return tmp_path
+
+
+def refuse_recovery(monkeypatch, error):
+    def recover(*_, **__):
+        raise error
+
+    monkeypatch.setattr("vaultaire.store.recover", recover)
+
+
+def assert_readable_only(store):
+    with store.kv.snapshot() as reader:
+        assert get_bucket(reader, "kept") is not None
+    with pytest.raises(StoreReadOnly):
+        store.kv.commit(lambda txn: create_bucket(txn, "more", "root", 1))
+
+
+def test_a_store_without_room_to_recover_is_read_only_until_there_is_some(poisoned_store, monkeypatch):
+    with monkeypatch.context() as full:
+        refuse_recovery(full, MapFull("no room"))
+        for _ in range(2):
+            with open_store(poisoned_store) as store:
+                assert_readable_only(store)
+                assert store.kv.read_only_reason().startswith(FULL)
+    with open_store(poisoned_store) as store:
+        store.kv.commit(lambda txn: create_bucket(txn, "more", "root", 1))
+
+
+def test_a_store_that_the_disk_fails_stays_read_only_until_the_operator_starts_it(
+    poisoned_store, monkeypatch
+):
+    with monkeypatch.context() as failing:
+        refuse_recovery(failing, KvError("input/output error"))
+        with open_store(poisoned_store) as store:
+            assert_readable_only(store)
+    with open_store(poisoned_store) as store:
+        assert_readable_only(store)
+    with open_store(poisoned_store, by_operator=True) as store:
+        store.kv.commit(lambda txn: create_bucket(txn, "more", "root", 1))
+    assert not list((poisoned_store / "run").glob("poisoned*"))
+
+
+@pytest.mark.parametrize("error", [CorruptJournal("damaged"), NotRecovered("lost")])
+def test_what_may_be_wrong_is_not_served_at_all(poisoned_store, monkeypatch, error):
+    refuse_recovery(monkeypatch, error)
+    with pytest.raises(type(error)):
+        open_store(poisoned_store)
+    assert not (poisoned_store / "run" / "readonly").exists()
+
+
+def test_a_process_without_room_for_its_own_rows_can_still_read(tmp_path, monkeypatch):
+    with open_store(tmp_path, create=True) as store:
+        store.kv.commit(lambda txn: create_bucket(txn, "kept", "root", 1))
+    with monkeypatch.context() as full:
+
+        def no_room(*_):
+            raise MapFull("no room")
+
+        full.setattr("vaultaire.store._allocate_writer", no_room)
+        with open_store(tmp_path) as store:
+            assert_readable_only(store)
+    with open_store(tmp_path) as store:
+        store.kv.commit(lambda txn: create_bucket(txn, "more", "root", 1))

@@ -495,3 +495,23 @@ def test_packs_are_read_the_same_where_there_is_no_direct_io(damaged, monkeypatc
     assert damaged.verify(read_data=True).clean
     damaged.flip(pack, frame.offset + frame.header.header_length)
     assert kinds(damaged.verify()) == ["frame-payload"]
+
+
+def test_collection_does_not_wait_for_the_whole_verification(damaged, monkeypatch):
+    """The run file goes on to tell the epoch of the operation that runs, not of the first one there was."""
+    import vaultaire.verify
+    from cas.catalog import condemn
+    from vaultaire.runfile import IDLE
+
+    monkeypatch.setattr(vaultaire.verify, "TICK_SECONDS", -1.0)
+    with damaged.store() as store:
+        shown = set()
+
+        def on_progress(stage, done, total):
+            shown.add(int.from_bytes(store.run_file.path.read_bytes(), "little"))
+            store.kv.commit(lambda txn: condemn(txn, []))
+
+        report = vaultaire.verify.verify(store, on_progress=on_progress)
+        assert report.clean
+        assert len(shown - {IDLE}) > 3
+        assert store.run_file.running == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import logging
 import re
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--own", action="store_true", help="without atheris, even if it is there")
     parser.add_argument("--record", action="store_true", help="append a row to tests/crash/RESULTS.md")
     options = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # what a parser has to say about rubbish
     names = list(TARGETS) if options.target == "all" else [options.target]
     use_atheris = not options.own and importlib.util.find_spec("atheris") is not None
     status = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import atheris
@@ -12,6 +13,7 @@ with atheris.instrument_imports(include=["cas", "index", "vaultaire"], enable_lo
 
 
 def main() -> None:
+    logging.disable(logging.CRITICAL)
     target = TARGETS[sys.argv[1]]
 
     def take(data: bytes) -> None:

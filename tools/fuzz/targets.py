@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from cas import catalog, frame, manifest, pack
+from cas import catalog, frame, manifest, pack, parity
 from cas.adoption import placements
 from cas.chunk import ChunkId, Identity
 from cas.errors import CasError, CorruptFrame, CorruptManifest, CorruptPack, CorruptRow, UnsupportedFormat
@@ -34,8 +34,10 @@ from index.kv import UnsupportedFormat as UnsupportedEngine
 from index.segments import JournalReader
 from index.versions import VERSION_ID_BYTES
 from vaultaire import access, head, runfile
+from vaultaire.backup import manifest as backup
 from vaultaire.chunked import ChunkedDecoder, ChunkedError
 from vaultaire.cli.endpoint import read_endpoint
+from vaultaire.errors import StoreError
 from vaultaire.s3 import (
     acl,
     addressing,
@@ -60,9 +62,10 @@ from vaultaire.s3 import (
     xml_requests,
 )
 from vaultaire.s3.errors import S3Error
+from vaultaire.secret_key import SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CORPUS = Path(__file__).with_name("corpus")
 PACK = 0x0000_0001_0000_0001
@@ -378,6 +381,25 @@ def take_catalog(data: bytes) -> None:
     _allow(CasError, lambda: catalog.PackRow.decode(catalog.pack_key(PACK), data))
 
 
+def take_sidecar(data: bytes) -> None:
+    """Header (sealed anew where the first byte is odd) and pages; everything a geometry says stays within bounds."""
+    header = bytearray(data[1 : 1 + parity.HEADER_BYTES])
+    if data[:1] and data[0] & 1 and len(header) == parity.HEADER_BYTES:
+        body = bytes(header[: parity.HEADER_BYTES - 8])
+        frame.CHECKSUM.pack_into(header, parity.HEADER_BYTES - 8, frame.crc64nvme(body))
+    _allow(CasError, lambda: parity.decode_page(bytes(header), 0, data[parity.HEADER_BYTES + 1 :]))
+    geometry = parity.decode_header(bytes(header), STORE_ID, PACK)
+    for number in (0, geometry.blocks - 1):
+        offset, length = geometry.block(number)
+        assert 0 <= offset < offset + length <= geometry.pack_bytes
+    for number in (0, geometry.pages - 1):
+        first, second, length = geometry.page(number)
+        assert 0 < first < first + length <= geometry.file_bytes
+        assert first < second < second + length <= geometry.file_bytes
+    offset, length = geometry.parity_block(geometry.parity_rows - 1, geometry.groups - 1)
+    assert offset + length <= geometry.file_bytes
+
+
 # --- Metadata -----------------------------------------------------------------------------------------------------
 
 
@@ -408,8 +430,10 @@ def take_rows(data: bytes) -> None:
     seeds = environment.crc_seeds("idx.objects")
     _allow(KvError, lambda: environment.unwrap("idx.objects", seeds, b"k", data))
     assert keys.unescape(keys.escape(data)) == data
-    _allow((access.AccessError,), lambda: access._decode_head("AKIA", data))
     reader: Any = _OneRow(data)
+    keyring = access.Keyring(Path("nowhere"), SecretKey(bytes(32)))
+    _allow(StoreError, lambda: keyring.lookup(reader, "AKIA"))
+    _allow(StoreError, lambda: list(keyring.list_keys(reader)))
     read_endpoint(reader)
 
 
@@ -419,6 +443,9 @@ class _OneRow:
 
     def get(self, table: str, key: bytes) -> bytes:
         return self.value
+
+    def scan(self, table: str, *_: object, **__: object) -> Iterator[tuple[bytes, bytes]]:
+        yield b"AKIA", self.value
 
 
 def take_journal(data: bytes) -> None:
@@ -456,6 +483,23 @@ def take_checkpoint(data: bytes) -> None:
     checkpoint.Checkpoint.from_json(Path("x.ckpt"), data)
 
 
+def take_backup(data: bytes) -> None:
+    """What a destination holds is written by whoever can write there; signed anew where the first byte is odd."""
+    body = data[1:]
+    if data[:1] and data[0] & 1:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            content = json.loads(body)
+            if isinstance(content, dict):
+                content.pop("checksum", None)
+                body = backup._sign(content)
+    _allow(backup.BackupError, lambda: backup.Destination.decode(body, "here"))
+    found = backup.Manifest.decode(body, "here")
+    assert found.total_bytes >= 0
+    for path in found.files:
+        assert ".." not in path
+        assert not path.startswith("/")
+
+
 def take_run_folder(data: bytes) -> None:
     """Names and contents of files in run/: lines of the input."""
     with tempfile.TemporaryDirectory(dir=_fast_directory()) as folder:
@@ -467,7 +511,7 @@ def take_run_folder(data: bytes) -> None:
         for writer, path in runfile.dead_writers(directory):
             assert 0 <= writer < 1 << 32
             path.unlink()
-        runfile.known_writers(directory)
+        runfile.RunFiles(directory).writers()
 
 
 def take_identity(data: bytes) -> None:
@@ -485,6 +529,9 @@ def _allow(errors: type[Exception] | tuple[type[Exception], ...], work: Callable
 
 
 # --- Seeds --------------------------------------------------------------------------------------------------------
+
+
+_DEEP = b"[" * 50_000  # deeper than Python's own parser goes
 
 
 def _heads() -> list[bytes]:
@@ -679,7 +726,28 @@ def _journal_records() -> list[bytes]:
 
 def _checkpoints() -> list[bytes]:
     position = journal.Position(7, 5, 100, journal.NO_RECORD)
-    return [checkpoint.Checkpoint(Path("x.ckpt"), STORE_ID, position, 5, "0" * 64, 1).to_json(), b"{}", b"[]"]
+    return [
+        checkpoint.Checkpoint(Path("x.ckpt"), STORE_ID, position, 5, "0" * 64, 1).to_json(),
+        b"{}",
+        b"[]",
+        _DEEP,
+    ]
+
+
+def _sidecars() -> list[bytes]:
+    geometry = parity.plan_geometry(300_000, 10)
+    header = parity.encode_header(STORE_ID, PACK, geometry)
+    digests = [parity.digest(bytes([n % 256])) for n in range(geometry.blocks + geometry.parity_blocks)]
+    return [header + parity.encode_pages(header, digests)]
+
+
+def _backups() -> list[bytes]:
+    position = journal.Position(7, 5, 100, journal.NO_RECORD)
+    files = {"packs/01/0000000100000001.pack": (backup.Piece(5, "0" * 64),), "store.json": ()}
+    found = backup.Manifest(1, STORE_ID, 5, position, None, files, {"store.json": "lost"})
+    encoded = found.encode()
+    endless = encoded.replace(b'"created_ms":5', b'"created_ms":1e999')
+    return [encoded, endless, backup.Destination(STORE_ID, STORE_ID).encode(), b"[]", b"{}", _DEEP]
 
 
 def _identities() -> list[bytes]:
@@ -727,6 +795,8 @@ _ALL = (
     Target("xml", take_xml, (), _xml, _XML_WORDS),
     Target("frame", take_frame, (CorruptFrame, UnsupportedFormat), lambda: _sealable([_frame(), _raw_frame()]), _BINARY_WORDS),
     Target("pack", take_pack, (), _packs, _BINARY_WORDS),
+    Target("sidecar", take_sidecar, (CorruptFrame, UnsupportedFormat), lambda: _sealable(_sidecars()), _BINARY_WORDS),
+    Target("backup", take_backup, (backup.BackupError,), lambda: _sealable(_backups()), _JSON_WORDS),
     Target("manifest", take_manifest, (CorruptManifest, UnsupportedFormat), _manifests, _BINARY_WORDS),
     Target("node", take_node, (), _nodes, _BINARY_WORDS),
     Target("catalog", take_catalog, (CorruptRow, UnsupportedFormat), _catalog, _BINARY_WORDS),

@@ -1,4 +1,4 @@
-"""The command line: `vaultaire serve`, `key`, `env`, `stats`, `lifecycle`, `gc`.
+"""The command line: `vaultaire serve`, `key`, `env`, `stats` and the care for a store: `gc`, `verify`, `repair`, ...
 
 Guarantees: what a script reads goes to stdout, errors go to stderr, each with its next step; colour and tables only on
 a terminal; exit status 0 done, 1 failed, 2 called wrongly or the directory is no store.
@@ -22,6 +22,13 @@ _COMMANDS = {
     "stats": "vaultaire.cli.stats",
     "lifecycle": "vaultaire.cli.lifecycle",
     "gc": "vaultaire.cli.gc",
+    "verify": "vaultaire.cli.verify",
+    "repair": "vaultaire.cli.repair",
+    "backup": "vaultaire.cli.backup",
+    "restore": "vaultaire.cli.restore",
+    "rebuild": "vaultaire.cli.rebuild",
+    "doctor": "vaultaire.cli.doctor",
+    "completion": "vaultaire.cli.completion",
 }
 
 

@@ -1,6 +1,7 @@
-"""`vaultaire key create | list | delete`: access keys, on the data directory, also while the server runs.
+"""`vaultaire key create | list | rotate | limit | disable | enable | delete`: access keys, on the data directory.
 
-A change holds for every request that begins after the command returned. Secrets are printed by `create`, once.
+They work while the server runs; a change holds for every request that begins after the command returned. Secrets are
+printed by `create` and `rotate`, once.
 """
 
 from __future__ import annotations
@@ -9,24 +10,28 @@ import dataclasses
 import json
 import shlex
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaultaire.cli.options import data_option
+from vaultaire.cli.key_limit import limit
+from vaultaire.cli.options import Duration, data_option
 from vaultaire.cli.output import Failure, Line, own_command, print_lines, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vaultaire.access import KeyInfo, Principal
+    from vaultaire.key_limits import Limits
 
-ROLES = ("admin", "read-write", "read-only")
+ROLES = ("admin", "read-write", "read-only", "append-only")
+PRESETS = ("restic",)
+EXPIRES_SOON_MS = 14 * 86_400_000  # the list marks what ends within
 
 
 @click.group("key")
 def command() -> None:
-    """Create, list and delete access keys."""
+    """Create, list, rotate, limit, disable and delete access keys."""
 
 
 @command.command("create")
@@ -34,7 +39,28 @@ def command() -> None:
 @click.option("--tenant", help="Owner of what is stored with this key; it exists as soon as a key names it.")
 @click.option("--access-key", help="3 to 128 characters.  [default: random]")
 @click.option("--secret-key", help="8 to 128 characters.  [default: random]")
-@click.option("--role", type=click.Choice(ROLES), help="[default: read-write]")
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    help="append-only creates, and neither overwrites nor deletes.  [default: read-write]",
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="BUCKET[/PREFIX]",
+    help="Only there. May be repeated.  [default: all buckets of the tenant]",
+)
+@click.option(
+    "--exempt",
+    multiple=True,
+    metavar="PREFIX",
+    help="With append-only: below it (counted from the scope) everything is allowed. May be repeated.",
+)
+@click.option("--preset", type=click.Choice(PRESETS), help="Exempt what this program has to delete.")
+@click.option(
+    "--expires", type=Duration(), metavar="TIME", help="From now, for example 90d.  [default: never]"
+)
 @click.option("--root", is_flag=True, help="A root key: it reaches all tenants.")
 @click.option(
     "--new-secret-key",
@@ -48,38 +74,68 @@ def create(
     access_key: str | None,
     secret_key: str | None,
     role: str | None,
+    scopes: tuple[str, ...],
+    exempt: tuple[str, ...],
+    preset: str | None,
+    expires: float | None,
     root: bool,
     new_secret_key: bool,
     as_json: bool,
 ) -> None:
     """Create an access key and print it; the secret is shown only now."""
-    principal = _requested(tenant, access_key, secret_key, role, root)
+    limits = _limits(scopes, exempt, preset, expires)
+    principal = _requested(tenant, access_key, secret_key, role, limits, root)
     if new_secret_key and not root:
         raise click.UsageError(
             "--new-secret-key belongs to --root: the first key under a new secret.key is a root key"
         )
     dropped = _start_over(data, principal) if new_secret_key else _add(data, principal)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(principal), "dropped": dropped}))
+        click.echo(json.dumps({**_as_dict(principal), "dropped": dropped}))
         return
     print_lines(_created(principal, data, dropped, new_secret_key))
 
 
+def _limits(
+    scopes: tuple[str, ...], exempt: tuple[str, ...], preset: str | None, expires: float | None
+) -> Limits:
+    from vaultaire.key_limits import PRESETS as KNOWN_PRESETS
+    from vaultaire.key_limits import Limits, parse_prefix, parse_scope
+
+    free = (*exempt, *(KNOWN_PRESETS[preset] if preset is not None else ()))
+    try:
+        return Limits(
+            scopes=tuple(parse_scope(text) for text in scopes),
+            exempt=tuple(parse_prefix(text) for text in free),
+            expires_ms=0 if expires is None else _now_ms() + int(expires * 1000),
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def _requested(
-    tenant: str | None, access_key: str | None, secret_key: str | None, role: str | None, root: bool
+    tenant: str | None,
+    access_key: str | None,
+    secret_key: str | None,
+    role: str | None,
+    limits: Limits,
+    root: bool,
 ) -> Principal:
     from vaultaire.access import ROLES as KNOWN_ROLES
     from vaultaire.access import InvalidKey, new_principal, new_root
+    from vaultaire.key_limits import UNLIMITED
 
-    if root and (tenant is not None or role is not None):
-        raise click.UsageError("--root takes no --tenant and no --role: it is admin of tenant 'root'")
+    if root and (tenant is not None or role is not None or limits != UNLIMITED):
+        raise click.UsageError(
+            "--root takes no --tenant, no --role and no limits: it is admin of tenant 'root'"
+        )
     if not root and tenant is None:
         raise click.UsageError("name the owner with --tenant NAME (or make a root key with --root)")
     try:
         if tenant is None:
             return new_root(access_key, secret_key)
         chosen = next(known for known in KNOWN_ROLES if known == (role or "read-write"))
-        return new_principal(tenant, chosen, access_key=access_key, secret_key=secret_key)
+        return new_principal(tenant, chosen, access_key=access_key, secret_key=secret_key, limits=limits)
     except InvalidKey as error:
         raise click.UsageError(str(error)) from error
 
@@ -119,6 +175,7 @@ def _created(principal: Principal, data: Path, dropped: list[str], new_secret_ke
         (f"secret key  {principal.secret_key}", "bold green"),
         (f"tenant      {principal.tenant}", ""),
         (f"role        {principal.role}{' (root: reaches all tenants)' if principal.root else ''}", ""),
+        *((text, "") for text in _limit_lines(principal.limits)),
         ("", ""),
         (f'Use it in a shell with: eval "$({env})"', "dim"),
     ]
@@ -135,27 +192,135 @@ def _created(principal: Principal, data: Path, dropped: list[str], new_secret_ke
     return lines
 
 
+def _limit_lines(limits: Limits) -> list[str]:
+    lines = [f"scope       {scope}" for scope in limits.scopes]
+    lines += [f"exempt      {prefix.decode(errors='replace')}" for prefix in limits.exempt]
+    if limits.expires_ms:
+        lines.append(f"expires     {_moment(limits.expires_ms)}")
+    return lines
+
+
 @command.command("list")
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(data: Path, as_json: bool) -> None:
-    """List the access keys, without their secrets."""
+    """List the access keys, without their secrets. Last use is known to the hour."""
     from vaultaire.access import Keyring
+    from vaultaire.last_used import read_last_used
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
         keys = list(Keyring.list_keys(reader))
+        used = {key.access_key: read_last_used(reader, key.access_key) for key in keys}
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(key) for key in keys], indent=2))
+        shown = [{**_as_dict(key), "last_used_ms": used[key.access_key]} for key in keys]
+        click.echo(json.dumps(shown, indent=2))
         return
-    print_table(("ACCESS KEY", "TENANT", "ROLE", "CREATED"), [_row(key) for key in keys])
-
-
-def _row(key: KeyInfo) -> tuple[str, str, str, str]:
-    created = (
-        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(key.created_ms / 1000)) if key.created_ms else "-"
+    now_ms = _now_ms()
+    print_table(
+        ("ACCESS KEY", "TENANT", "ROLE", "SCOPE", "STATE", "CREATED", "LAST USED"),
+        [_row(key, used[key.access_key], now_ms) for key in keys],
     )
-    return key.access_key, key.tenant, "root" if key.root else key.role, created
+
+
+def _row(key: KeyInfo, used_ms: int, now_ms: int) -> tuple[str, ...]:
+    scope = ", ".join(map(str, key.limits.scopes)) or "all"
+    role = "root" if key.root else key.role
+    return (
+        key.access_key,
+        key.tenant,
+        role,
+        scope,
+        _state(key.limits, now_ms),
+        _moment(key.created_ms),
+        _moment(used_ms),
+    )
+
+
+def _state(limits: Limits, now_ms: int) -> str:
+    if limits.disabled:
+        return "disabled"
+    if not limits.expires_ms:
+        return "active"
+    if limits.expires_ms <= now_ms:
+        return "expired"
+    soon = "! " if limits.expires_ms - now_ms < EXPIRES_SOON_MS else ""
+    return f"{soon}until {_moment(limits.expires_ms)}"
+
+
+def _moment(unix_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_ms / 1000)) if unix_ms else "-"
+
+
+@command.command("rotate")
+@data_option
+@click.argument("access_key")
+@click.option(
+    "--grace",
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old key still works.",
+)
+@click.option("--now", "at_once", is_flag=True, help="The old key ends now.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rotate(data: Path, access_key: str, grace: float, at_once: bool, as_json: bool) -> None:
+    """Create a successor of ACCESS_KEY with the same rights; the old one ends after a grace period."""
+    from vaultaire.access import Keyring, new_principal
+    from vaultaire.store import Store
+
+    fresh = new_principal("fresh", "read-only")  # its tenant and role are the old key's in the end
+    grace_ms = 0 if at_once else int(grace * 1000)
+    with Store.open(data, kind="command") as store:
+        with store.kv.snapshot() as reader:
+            keyring = Keyring.load(data, reader)
+        successor = store.kv.commit(
+            lambda txn: keyring.rotate(txn, access_key, fresh, now_ms=_now_ms(), grace_ms=grace_ms)
+        )
+    if as_json:
+        click.echo(json.dumps(_as_dict(successor)))
+        return
+    print_lines(_created(successor, data, [], new_secret_key=False))
+    ends = "has ended" if at_once else f"works until {_moment(_now_ms() + grace_ms)}"
+    print_lines([(f"The old key {access_key} {ends}.", "yellow")])
+
+
+@command.command("disable")
+@data_option
+@click.argument("access_key")
+def disable(data: Path, access_key: str) -> None:
+    """Refuse requests that are signed with ACCESS_KEY, until it is enabled again."""
+    _set_disabled(data, access_key, disabled=True)
+    click.echo(f"disabled access key {access_key}; undo it with: vaultaire key enable {access_key}")
+
+
+@command.command("enable")
+@data_option
+@click.argument("access_key")
+def enable(data: Path, access_key: str) -> None:
+    """Accept requests that are signed with ACCESS_KEY again."""
+    limits = _set_disabled(data, access_key, disabled=False)
+    expired = "" if limits.active(_now_ms()) else "; it has expired, so rotate it or create another"
+    click.echo(f"enabled access key {access_key}{expired}")
+
+
+def _set_disabled(data: Path, access_key: str, *, disabled: bool) -> Limits:
+    from vaultaire.access import Keyring, UnknownAccessKey
+    from vaultaire.store import Store
+
+    with Store.open(data, kind="command") as store:
+        with store.kv.snapshot() as reader:
+            keyring = Keyring.load(data, reader)
+
+        def change(txn: Any) -> Limits:  # noqa: ANN401  # a transaction: its type is not imported at start-up
+            principal = keyring.lookup(txn, access_key)
+            if principal is None:
+                raise UnknownAccessKey(access_key)
+            limits = dataclasses.replace(principal.limits, disabled=disabled)
+            return keyring.set_limits(txn, access_key, limits).limits
+
+        return store.kv.commit(change)
 
 
 @command.command("delete")
@@ -164,11 +329,36 @@ def _row(key: KeyInfo) -> tuple[str, str, str, str]:
 def delete(data: Path, access_key: str) -> None:
     """Delete ACCESS_KEY: requests signed with it are refused from now on."""
     from vaultaire.access import Keyring
+    from vaultaire.last_used import forget_last_used
+    from vaultaire.plans import put_plan, subject_of_key
     from vaultaire.store import Store
 
+    def remove(txn: Any) -> None:  # noqa: ANN401  # as above
+        Keyring.delete_key(txn, access_key)
+        forget_last_used(txn, access_key)
+        put_plan(txn, subject_of_key(access_key), None)
+
     with Store.open(data, kind="command") as store:
-        store.kv.commit(lambda txn: Keyring.delete_key(txn, access_key))
+        store.kv.commit(remove)
     click.echo(f"deleted access key {access_key}; what was stored with it stays with its tenant")
+
+
+command.add_command(limit)
+
+
+def _as_dict(key: Principal | KeyInfo) -> dict[str, object]:
+    """Documented in docs/keys.md."""
+    shown = {
+        field.name: getattr(key, field.name) for field in dataclasses.fields(key) if field.name != "limits"
+    }
+    limits = key.limits
+    return {
+        **shown,
+        "scopes": [str(scope) for scope in limits.scopes],
+        "exempt": [prefix.decode(errors="replace") for prefix in limits.exempt],
+        "expires_ms": limits.expires_ms or None,
+        "disabled": limits.disabled,
+    }
 
 
 def _now_ms() -> int:

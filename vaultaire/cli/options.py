@@ -17,8 +17,8 @@ DEFAULT_DATA = "./vaultaire-data"
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", re.IGNORECASE)
-_UNIT_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.IGNORECASE)
+_UNIT_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -43,7 +43,7 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic only since
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """30, 30s, 500ms, 2m, 1h; more than zero."""
+    """30, 30s, 500ms, 2m, 1h, 90d; more than zero."""
 
     name = "seconds"
 

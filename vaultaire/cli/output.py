@@ -9,7 +9,8 @@ import os
 import shlex
 import shutil
 import sys
-from typing import TYPE_CHECKING, Literal
+import time
+from typing import TYPE_CHECKING, Literal, Self
 
 import click
 
@@ -103,3 +104,27 @@ def own_command() -> str:
     if os.path.basename(called) != "vaultaire" or (found and os.path.samefile(found, called)):
         return "vaultaire"
     return shlex.quote(os.path.abspath(called))
+
+
+class Progress:
+    """One line on standard error that says how far a long command has come; nothing unless that is a terminal."""
+
+    def __init__(self, every_seconds: float = 1.0) -> None:
+        self._every = every_seconds
+        self._next = time.monotonic() + every_seconds
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+
+    def show(self, text: str) -> None:
+        """Cheap to call often."""
+        if time.monotonic() < self._next or not sys.stderr.isatty():
+            return
+        self._next = time.monotonic() + self._every
+        self._shown = True
+        click.echo(f"\r\033[K{text}", nl=False, err=True)

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, dat
 from vaultaire.cli.output import Failure, own_command, print_lines, version
 from vaultaire.cli.welcome import Start, welcome
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.plans import DEFAULT_PLAN, PLANS
 
 if TYPE_CHECKING:
     from vaultaire.access import Principal, RootKey
@@ -125,6 +127,24 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
 )
 @click.option(
+    "--parity",
+    type=click.IntRange(0, 100),
+    envvar="VAULTAIRE_PARITY",
+    show_envvar=True,
+    metavar="PERCENT",
+    help="Parity beside the packs, to mend damage: percent of their size, 0 for none; kept in the store."
+    "  [default: 10]",
+)
+@click.option(
+    "--scrub-days",
+    type=click.FloatRange(0, 3650),
+    default=7.0,
+    show_default=True,
+    envvar="VAULTAIRE_SCRUB_DAYS",
+    show_envvar=True,
+    help="Read and verify everything once in so many days; 0 turns it off.",
+)
+@click.option(
     "--domain",
     "domains",
     type=Domain(),
@@ -132,6 +152,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     envvar="VAULTAIRE_DOMAIN",
     show_envvar=True,
     help="Serve buckets as hosts BUCKET.NAME too; may be given several times.",
+)
+@click.option(
+    "--plan",
+    type=click.Choice(list(PLANS)),
+    default=DEFAULT_PLAN,
+    show_default=True,
+    envvar="VAULTAIRE_PLAN",
+    show_envvar=True,
+    help="Limit of tenants that have none of their own: stored.ge 1,000 requests a minute, stored.cloud 10,000.",
 )
 @click.pass_context
 def command(
@@ -147,7 +176,10 @@ def command(
     memory_budget: int,
     collection_rate: int,
     upload_expiry: float,
+    parity: int | None,
+    scrub_days: float,
     domains: tuple[str, ...],
+    plan: str,
 ) -> None:
     """Run the server; the first start creates the store and its root key.
 
@@ -171,7 +203,10 @@ def command(
         memory_budget_bytes=memory_budget,
         collection_bytes_per_second=collection_rate,
         upload_expiry_days=upload_expiry,
+        parity_percent=parity,
+        scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
+        plan=plan,
     )
     given = root_from_environment()
     _check_certificate(config)
@@ -220,18 +255,26 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
 
     Raises StoreError (its message is for the operator), OSError.
     """
-    from vaultaire.access import Keyring, new_root
+    from vaultaire.access import Keyring, RootKey, new_root
+    from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
     offered = given or new_root()
     now_ms = time.time_ns() // 1_000_000
-    with Store.open(config.data, kind="command", create=True) as store:
+    with Store.open(config.data, kind="command", create=True, by_operator=True) as store:
         with store.kv.snapshot() as reader:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
-        root = store.kv.commit(
-            lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
-        )
+            parity = parity_percent(reader)
+            roots = keyring.root_keys(reader)
+        if store.kv.read_only_reason() is not None and roots:
+            root = RootKey("unchanged", offered if offered in roots else roots[0])
+        else:
+            if config.parity_percent is not None and config.parity_percent != parity:
+                store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
+            root = store.kv.commit(
+                lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
+            )
     if root.action == "replaced":
         log.warning(
             "root key %s taken from %s%s",
@@ -268,7 +311,8 @@ def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
         from vaultaire.store import Store
 
         with Store.open(config.data, kind="command") as store:
-            store.kv.commit(lambda txn: write_endpoint(txn, endpoint))
+            if store.kv.read_only_reason() is None:
+                store.kv.commit(lambda txn: write_endpoint(txn, endpoint))
     start = Start(
         endpoint=endpoint,
         data=config.data,

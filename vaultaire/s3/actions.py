@@ -1,7 +1,7 @@
 """What an operation needs: the `s3:` actions that policies speak of, and on what.
 
 Every operation is here; a test holds the table against `Operation`. Several actions must all be allowed. `versioned`
-replaces the first action when the request names a version. Where only the body tells which keys or tags are meant,
+replaces the first action when the request names a version. Where only the body tells which keys, tags or locks are meant,
 `late` is set: the operation asks for each of them itself (`Call.require`, `Call.allows`).
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
@@ -149,9 +149,9 @@ NEEDS: dict[Operation, Needs] = {
     Operation.PUT_OBJECT: _object("s3:PutObject"),
     Operation.PUT_OBJECT_ACL: _object("s3:PutObjectAcl", versioned="s3:PutObjectVersionAcl"),
     Operation.PUT_OBJECT_ANNOTATION: _object("s3:PutObject"),
-    Operation.PUT_OBJECT_LEGAL_HOLD: _object("s3:PutObjectLegalHold"),
+    Operation.PUT_OBJECT_LEGAL_HOLD: _object("s3:PutObjectLegalHold", late=True),
     Operation.PUT_OBJECT_LOCK_CONFIGURATION: _bucket("s3:PutBucketObjectLockConfiguration"),
-    Operation.PUT_OBJECT_RETENTION: _object("s3:PutObjectRetention"),
+    Operation.PUT_OBJECT_RETENTION: _object("s3:PutObjectRetention", late=True),
     Operation.PUT_OBJECT_TAGGING: _object(
         "s3:PutObjectTagging", versioned="s3:PutObjectVersionTagging", late=True
     ),

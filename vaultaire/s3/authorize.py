@@ -2,7 +2,7 @@
 
 In this order:
 
-1. The role of the key is a ceiling: a read-only key changes nothing, whoever allows it.
+1. The role and the limits of the key are a ceiling (`vaultaire.s3.ceiling`), whoever allows more.
 2. A Deny of the bucket's policy wins, for the owner and for root too. Only the policy's own operations are never taken
    from an admin key of the owner's tenant (or of root): nobody is locked out for good.
 3. Keys of the bucket's own tenant, and root, may do the rest.
@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vaultaire.s3 import acl, stored
+from vaultaire.s3 import acl, ceiling, stored
 from vaultaire.s3.actions import NEEDS, Needs
 from vaultaire.s3.bucket_settings import NOTHING_BLOCKED, Ownership, PublicAccessBlock
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.facts import existing_tags, request_facts, requested_tags
+from vaultaire.s3.facts import existing_tags, request_facts, without_requested
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.policy import Asked, Verdict
 from vaultaire.s3.version_ids import lookup, parse_version
@@ -34,6 +34,8 @@ from vaultaire.s3.version_ids import lookup, parse_version
 if TYPE_CHECKING:
     from index.kv import Reader
     from index.records import BucketRecord, ObjectRecord
+    from vaultaire.access import Principal
+    from vaultaire.s3 import lifecycle
     from vaultaire.s3.call import Call
     from vaultaire.s3.facts import Facts
     from vaultaire.s3.policy import Policy
@@ -68,10 +70,11 @@ _WITH_ATTRIBUTES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a bucket says about who may use it; and whether new objects carry AES256 unasked."""
+    """What a bucket says about who may use it; whether new objects carry AES256 unasked, and when they expire."""
 
     policy: Policy | None = None
     encrypts: bool = False
+    expiry: lifecycle.Rules = ()
     ownership: Ownership = Ownership.ENFORCED
     block: PublicAccessBlock = NOTHING_BLOCKED
     grants: acl.Grants = ()
@@ -81,13 +84,21 @@ def load_rules(reader: Reader, bucket: BucketRecord, *, own: bool) -> Rules:
     """`own`: the caller reaches the bucket's tenant, so that ownership, block and lists do not matter."""
     if not bucket.configured:
         return NO_RULES
-    policy, encrypts = stored.policy_of(reader, bucket)
+    policy, encrypts, expiry = stored.rules_of(reader, bucket)
     if own:
-        return NO_RULES if policy is None and not encrypts else Rules(policy, encrypts)
-    return Rules(policy, encrypts, *stored.access_of(reader, bucket))
+        return Rules(policy, encrypts, expiry)
+    return Rules(policy, encrypts, expiry, *stored.access_of(reader, bucket))
 
 
 NO_RULES = Rules()
+
+
+def require_active(principal: Principal, now_ms: int) -> None:
+    """Raises InvalidAccessKeyId for a key that is disabled or has expired: only whoever has its secret learns which."""
+    limits = principal.limits
+    if not limits.active(now_ms):
+        reason = "is disabled" if limits.disabled else "has expired"
+        raise S3Error("InvalidAccessKeyId", f"The AWS access key ID that you provided {reason}.")
 
 
 # --- one request ---------------------------------------------------------------------------------------------------
@@ -101,7 +112,9 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     principal, needs = call.principal, NEEDS[operation]
     if operation is Operation.POST_OBJECT:
         return
-    if writes and not principal.can_write:
+    if not ceiling.admits(
+        principal, operation, writes=writes, bucket=call.bucket_name, key=call.key, query=call.query
+    ):
         raise S3Error("AccessDenied")
     if needs.kind == "service":
         if principal.anonymous:
@@ -110,6 +123,7 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     bucket = call.found_bucket
     if bucket is None:
         raise S3Error("NoSuchBucket", bucket=call.bucket_name)
+    check_owner(bucket, call.header(b"x-amz-expected-bucket-owner"))
     rules = call.rules
     if rules.policy is None and principal.reaches(bucket.owner):
         return
@@ -124,10 +138,27 @@ def authorize(call: Call, operation: Operation, *, writes: bool) -> None:
     call.admit(bucket)
 
 
+def check_owner(bucket: BucketRecord, expected: str | None) -> None:
+    """Raises AccessDenied if the bucket's owner (a tenant) is not whom the request expects; None expects nobody."""
+    if expected is not None and expected != bucket.owner:
+        raise S3Error("AccessDenied")
+
+
+def learn(call: Call, more: Facts) -> None:
+    """What the body asks for, tags or a lock: conditions see that from here on, and not what headers say of it."""
+    if call.rules.policy is not None:
+        call.facts = without_requested(_facts(call)) | more
+
+
 def _known_by_head(operation: Operation, rules: Rules) -> bool:
-    """Tags in the body matter only to a policy that asks for them; keys in the body always do."""
-    tagging = operation is Operation.PUT_OBJECT_TAGGING
-    return tagging and (rules.policy is None or not rules.policy.asks_for_request_tags)
+    """Tags and locks in the body matter only to a policy that asks for them; keys in the body always do."""
+    policy = rules.policy
+    match operation:
+        case Operation.PUT_OBJECT_TAGGING:
+            return policy is None or not policy.asks_for_request_tags
+        case Operation.PUT_OBJECT_RETENTION | Operation.PUT_OBJECT_LEGAL_HOLD:
+            return policy is None or not policy.asks_for_locks
+    return False
 
 
 def _actions(call: Call, operation: Operation, needs: Needs, bucket: BucketRecord) -> list[str]:
@@ -180,11 +211,12 @@ def decide(
     action: str,
     key: bytes | None,
     version_id: str | None = None,
-    request_tags: tuple[tuple[str, str], ...] | None = None,
 ) -> bool:
     """Whether the caller may do `action` to the bucket, or to `key` in it. Looks at the object only if it must."""
     principal = call.principal
     own = principal.reaches(bucket.owner)
+    if not ceiling.covers(principal, bucket.name, action, key):
+        return False
     if not own and action in _NEVER_LOCKED:
         return False  # a policy cannot give itself away
     verdict = Verdict.SILENT
@@ -197,8 +229,6 @@ def decide(
             None if principal.anonymous else principal.access_key,
         )
         facts = _facts(call)
-        if request_tags is not None:
-            facts = facts | requested_tags(request_tags)
         if key is not None and rules.policy.asks_for_existing_tags:
             record = _look(call, bucket, key, version_id)
             facts = facts | existing_tags(record.tags if record is not None else ())

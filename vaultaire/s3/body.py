@@ -90,8 +90,10 @@ def new_upload(
     inline_max_bytes: int = INLINE_MAX_BYTES,
     max_bytes: int = MAX_PUT_BYTES,
 ) -> Upload:
-    """An upload; its `with` raises BudgetExhausted."""
+    """An upload; its `with` raises BudgetExhausted. Use it at once: it holds a claim on the disk. Raises DiskFull."""
     services = call.services
+    name = b"content-length"  # of a form, whose file may be as long
+    length = plan.length if plan.length is not None else _parse_length(call.header(name), name)
     return Upload(
         services.store.chunks,
         services.committer,
@@ -101,6 +103,8 @@ def new_upload(
         digests=digests,
         max_bytes=max_bytes,
         inline_max_bytes=inline_max_bytes,
+        end=call.end,
+        claim=services.store.space.claim(length or 0),
     )
 
 

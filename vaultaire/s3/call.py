@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
 from index.versions import NONCE_BYTES, Change
+from vaultaire.s3 import ceiling
 from vaultaire.s3.addressing import object_url
-from vaultaire.s3.authorize import NO_RULES, Rules, decide, load_rules
+from vaultaire.s3.authorize import NO_RULES, Rules, decide, learn, load_rules
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
     from cas.store import Publication
     from index.kv import KvError, Reader, Transaction
-    from index.records import BucketRecord
+    from index.records import BucketRecord, UploadRecord
     from vaultaire.access import Keyring, Principal
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.last_used import LastUsed
+    from vaultaire.plans import Plan
+    from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
@@ -53,6 +57,9 @@ class Services:
     threads: Threads
     clock: Callable[[], float]  # unix seconds
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
+    last_used: LastUsed
+    rates: Rates
+    plan: Plan  # of tenants that have none of their own
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # whose subdomains are buckets
 
@@ -93,6 +100,7 @@ class Call:
     facts: Facts | None = None  # of the request, for conditions; gathered when first needed
     admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
+    end: Callable[[], None] | None = None  # ends the connection, from outside
 
     @property
     def store(self) -> Store:
@@ -118,7 +126,22 @@ class Call:
         bucket's policy denies it: for anybody else the header counts for nothing, and the lock decides.
         """
         bypass = self.may_bypass(self.key, self.query.get("versionId"))
-        return Change(self.store.writer, self.now_ms(), os.urandom(NONCE_BYTES), bypass)
+        nonce = os.urandom(NONCE_BYTES)
+        return Change(self.store.writer, self.now_ms(), nonce, bypass, create_only=self.creates_only)
+
+    @property
+    def creates_only(self) -> bool:
+        """Whether what is at this request's key must stay as it is."""
+        if self.bucket_name is None or self.key is None:
+            return False
+        return ceiling.creates_only(self.principal, self.bucket_name, self.key)
+
+    def require_initiator(self, upload: UploadRecord) -> None:
+        """A key that only creates adds to no upload of another key, and ends none. Raises AccessDenied."""
+        if self.creates_only and upload.initiator != self.principal.access_key:
+            raise S3Error(
+                "AccessDenied", "This access key may only change multipart uploads that it began itself."
+            )
 
     def writing_tenant(self, bucket: BucketRecord) -> str:
         """Whose is what this request makes in `bucket`: what anonymous clients write belongs to the bucket's owner."""
@@ -162,28 +185,30 @@ class Call:
         action: str,
         key: bytes | None = None,
         version_id: str | None = None,
-        request_tags: tuple[tuple[str, str], ...] | None = None,
     ) -> bool:
         """Whether the caller may do `action` to this request's bucket or `key` in it. Not inside a commit."""
         bucket = self.found_bucket
         if bucket is None:
             raise S3Error("NoSuchBucket", bucket=self.bucket_name)
-        if self.rules.policy is None and self.principal.reaches(bucket.owner):
+        if self.rules.policy is None and self.principal.reaches(bucket.owner) and not self.principal.limited:
             return True
-        return decide(self, bucket, self.rules, action, key, version_id, request_tags)
+        return decide(self, bucket, self.rules, action, key, version_id)
 
     def require(
         self,
         action: str,
         key: bytes | None = None,
         version_id: str | None = None,
-        request_tags: tuple[tuple[str, str], ...] | None = None,
     ) -> None:
         """As `allows`. Raises AccessDenied; on return the bucket may be used."""
-        if not self.allows(action, key, version_id, request_tags):
+        if not self.allows(action, key, version_id):
             raise S3Error("AccessDenied")
         assert self.found_bucket is not None
         self.admit(self.found_bucket)
+
+    def learn(self, more: Facts) -> None:
+        """What the body asks for: conditions of policies see it from here on, in place of what headers say."""
+        learn(self, more)
 
     def source(self, reader: Reader, name: str) -> tuple[BucketRecord, Rules]:
         """Another bucket to read from, and its rules. Nothing is decided yet. Raises NoSuchBucket."""

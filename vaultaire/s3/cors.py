@@ -90,10 +90,8 @@ def preflight(
         raise S3Error("BadRequest", f"Invalid Access-Control-Request-Method: {method or 'null'}")
     if rules is None:
         raise S3Error("AccessForbidden")
-    names = [name.strip().lower() for name in (requested_headers or "").split(",") if name.strip()]
-    usable = len(names) <= _MAX_REQUEST_HEADERS and all(_TOKEN.fullmatch(name) for name in names)
-    rule = match(rules, origin, method, names) if usable else None
-    if rule is None:
+    found = _match_requested(rules, origin, method, requested_headers)
+    if found is None:
         raise S3Error(
             "AccessForbidden",
             "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request "
@@ -101,15 +99,31 @@ def preflight(
             "resource's CORS spec.",
             extra={"Method": method, "ResourceType": "OBJECT"},
         )
+    rule, names = found
     return _answer(rule, origin, names)
 
 
-def response_headers(rules: Sequence[CorsRule] | None, origin: str, method: str) -> Headers:
-    """What an actual request's answer carries beside its own headers, errors included."""
+def _match_requested(
+    rules: Sequence[CorsRule], origin: str, method: str, requested_headers: str | None
+) -> tuple[CorsRule, list[str]] | None:
+    names = [name.strip().lower() for name in (requested_headers or "").split(",") if name.strip()]
+    if len(names) > _MAX_REQUEST_HEADERS or not all(_TOKEN.fullmatch(name) for name in names):
+        return None
+    rule = match(rules, origin, method, names)
+    return None if rule is None else (rule, names)
+
+
+def response_headers(
+    rules: Sequence[CorsRule] | None, origin: str, method: str, requested_headers: str | None = None
+) -> Headers:
+    """What an actual request's answer carries beside its own headers, errors included.
+
+    A request that has the headers of a preflight is judged by them, as on S3: `method` is then the one they name.
+    """
     if rules is None:
         return []
-    rule = match(rules, origin, method)
-    return [VARY] if rule is None else _answer(rule, origin, ())
+    found = _match_requested(rules, origin, method, requested_headers)
+    return [VARY] if found is None else _answer(found[0], origin, found[1])
 
 
 def _answer(rule: CorsRule, origin: str, requested: Sequence[str]) -> Headers:

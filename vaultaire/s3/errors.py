@@ -88,6 +88,10 @@ ERRORS: dict[str, tuple[int, str]] = {
         "The list of parts was not in ascending order. Parts must be ordered by part number.",
     ),
     "InvalidPolicyDocument": (400, "The content of the form does not meet the conditions in the policy."),
+    "InvalidRedirectLocation": (
+        400,
+        "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+    ),
     "InvalidRange": (416, "The requested range is not satisfiable"),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidRetentionPeriod": (400, "Default retention period must be a positive integer value."),
@@ -199,7 +203,8 @@ class S3Error(Exception):
 
     `extra` becomes XML elements of that name, in order (`Condition`, `Region`, ...); None values are left out.
     `bucket` and `key` are short for the elements BucketName and Key. `resource` overrides the request's own path.
-    `headers` are sent with the answer; SlowDown and ServiceUnavailable always carry a retry-after.
+    `headers` are sent with the answer; SlowDown and ServiceUnavailable carry a retry-after
+    in any case.
     """
 
     def __init__(
@@ -225,7 +230,7 @@ class S3Error(Exception):
         for name, value in (extra or {}).items():
             if value is not None:
                 self.extra[name] = str(value)
-        self.headers: tuple[tuple[str, str], ...] = (*_DEFAULT_HEADERS.get(code, ()), *headers)
+        self.headers = tuple(headers) or _DEFAULT_HEADERS.get(code, ())
         super().__init__(f"{code}: {self.message}")
 
 

@@ -11,9 +11,18 @@ import contextlib
 import datetime
 from typing import TYPE_CHECKING
 
-from vaultaire.s3 import tags
+from vaultaire.s3 import dates, tags
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.policy_conditions import EXISTING_TAG, REQUEST_TAG, REQUEST_TAG_KEYS
+from vaultaire.s3.policy_conditions import (
+    EXISTING_TAG,
+    LOCK_DAYS,
+    LOCK_HOLD,
+    LOCK_KEYS,
+    LOCK_MODE,
+    LOCK_UNTIL,
+    REQUEST_TAG,
+    REQUEST_TAG_KEYS,
+)
 from vaultaire.s3.sigv4 import Auth
 
 if TYPE_CHECKING:
@@ -48,6 +57,7 @@ _HEADERS = {
         )
     },
 }
+_DAY_MS = 86_400_000
 _AUTH = {Auth.HEADER: "REST-HEADER", Auth.PRESIGNED: "REST-QUERY-STRING"}
 
 
@@ -90,7 +100,35 @@ def request_facts(
         found["s3:versionid"] = (query["versionId"],)
     with contextlib.suppress(S3Error):  # the operation refuses the header itself; until then it has no tags
         found.update(requested_tags(tags.parse_header(headers)))
+    if b"x-amz-object-lock-mode" in headers or b"x-amz-object-lock-retain-until-date" in headers:
+        until = dates.parse_iso_ms(headers.get(b"x-amz-object-lock-retain-until-date", ""))
+        found.update(requested_retention(headers.get(b"x-amz-object-lock-mode"), until, now))
+    if b"x-amz-object-lock-legal-hold" in headers:
+        found[LOCK_HOLD] = (headers[b"x-amz-object-lock-legal-hold"],)
     return found
+
+
+def without_requested(facts: Facts) -> Facts:
+    """Less the tags and locks that headers ask for: where a body asks, headers of that kind mean nothing."""
+    return {
+        key: value
+        for key, value in facts.items()
+        if key not in LOCK_KEYS and key != REQUEST_TAG_KEYS and not key.startswith(REQUEST_TAG)
+    }
+
+
+def requested_retention(mode: str | None, until_ms: int | None, now: float) -> Facts:
+    """The retention that a request asks for. Days are counted up: of ten days and an hour there are eleven left."""
+    found: Facts = {} if mode is None else {LOCK_MODE: (mode,)}
+    if until_ms is not None:
+        found[LOCK_UNTIL] = (dates.format_iso(until_ms),)
+        found[LOCK_DAYS] = (str(-((int(now * 1000) - until_ms) // _DAY_MS)),)
+    return found
+
+
+def requested_hold(on: bool) -> Facts:
+    """The legal hold that a request asks for."""
+    return {LOCK_HOLD: ("ON" if on else "OFF",)}
 
 
 def requested_tags(pairs: Sequence[tuple[str, str]]) -> Facts:

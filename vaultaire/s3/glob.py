@@ -4,29 +4,43 @@ Patterns come from whoever configures a bucket, texts from anybody: no pattern m
 pieces between the stars are searched from left to right, each once (`str.find` is linear, CPython 3.10 and later);
 with `?` an automaton with one bit per pattern character takes the text in one pass. A regular expression, or matching
 with backtracking, would take the product of both lengths, or worse.
+
+Inside, wildcards are two characters that no text has (`wildcards`): so a `*` that stands for itself can be told apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# Lone surrogates: what comes from UTF-8 or Latin-1 bytes has none, "surrogateescape" makes only those from U+DC80.
+_ANY, _ONE = "\ud800", "\ud801"
+
+
+def wildcards(pattern: str, *, single: bool = True) -> str:
+    """`pattern` with its wildcards in the inner form; `single` False: `?` stands for itself."""
+    pattern = pattern.replace("*", _ANY)
+    return pattern.replace("?", _ONE) if single else pattern
+
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """One pattern. `single` False: `?` stands for itself (CORS). `fold`: case does not matter."""
+    """One pattern. `single` False: `?` stands for itself (CORS). `fold`: case does not matter.
+
+    `inner`: the pattern has its wildcards in the form of `wildcards` already, and `*` and `?` in it are themselves.
+    """
 
     pattern: str
     single: bool = True
     fold: bool = False
+    inner: bool = False
     _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _automaton: _Automaton | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        pattern = self.pattern.lower() if self.fold else self.pattern
-        pieces = tuple(pattern.split("*"))
-        masked = self.single and "?" in pattern
+        pattern = self.pattern if self.inner else wildcards(self.pattern, single=self.single)
+        pieces = tuple((pattern.lower() if self.fold else pattern).split(_ANY))
         object.__setattr__(self, "_pieces", pieces)
-        object.__setattr__(self, "_automaton", _Automaton(pieces) if masked else None)
+        object.__setattr__(self, "_automaton", _Automaton(pieces) if _ONE in pattern else None)
 
     @property
     def fixed(self) -> bool:
@@ -70,7 +84,7 @@ class _Automaton:
             if number:
                 loops |= 1 << length
             for character in piece:
-                if character == "?":
+                if character == _ONE:
                     anything |= 1 << length
                 else:
                     masks[character] = masks.get(character, 0) | 1 << length

@@ -118,7 +118,7 @@ def _ascii_value(value: str) -> bytes:
 
 
 def parse_system(fields: Mapping[bytes, str]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """(content type, other headers to keep). Raises InvalidStorageClass.
+    """(content type, other headers to keep). Raises InvalidStorageClass, InvalidRedirectLocation.
 
     `aws-chunked` describes the transfer, not the object, so it is taken out of content-encoding. The storage class
     STANDARD is the absence of one.
@@ -130,6 +130,8 @@ def parse_system(fields: Mapping[bytes, str]) -> tuple[str | None, tuple[tuple[s
             value = _stored_encoding(value)
         elif name == b"x-amz-storage-class" and value is not None:
             value = _storage_class(value)
+        elif name == b"x-amz-website-redirect-location" and value:
+            _check_redirect(value)
         if value:
             kept.append((name.decode(), value))
     return fields.get(b"content-type") or None, tuple(kept)
@@ -146,6 +148,11 @@ def _storage_class(value: str) -> str | None:
     if value not in _STORAGE_CLASSES:
         raise S3Error("InvalidStorageClass", extra={"StorageClassRequested": value})
     return None if value == "STANDARD" else value
+
+
+def _check_redirect(value: str) -> None:
+    if not value.startswith(("/", "http://", "https://")):
+        raise S3Error("InvalidRedirectLocation")
 
 
 def format_system(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

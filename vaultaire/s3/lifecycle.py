@@ -226,7 +226,7 @@ def expiration_header(deadline: Deadline | None) -> Iterator[tuple[bytes, bytes]
 
 
 def abort_headers(deadline: Deadline | None) -> Iterator[tuple[bytes, bytes]]:
-    """`x-amz-abort-date` and `x-amz-abort-rule-id` of CreateMultipartUpload."""
+    """`x-amz-abort-date` and `x-amz-abort-rule-id` of CreateMultipartUpload and ListParts."""
     if deadline is not None and deadline.at_ms <= _LAST_SHOWN_MS:
         yield b"x-amz-abort-date", format_http(deadline.at_ms).encode()
         yield b"x-amz-abort-rule-id", quote(deadline.rule_id, safe="-_.~").encode()

@@ -8,7 +8,8 @@ condition fit; if a Deny applies, nothing allows any more; without any Allow the
 a tenant. NotPrincipal is for Deny only, as on AWS.
 
 What cannot be kept is refused (MalformedPolicy), never stored and ignored: actions and condition keys that are not
-known, resources of other buckets, actions that no resource of their statement can have, policy variables (`${...}`).
+known, resources of other buckets, actions that no resource of their statement can have, and policy variables
+(`policy_variables`) that name no condition key, stand in the bucket's name, or in a document of Version 2008-10-17.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
@@ -26,19 +27,23 @@ from vaultaire.s3.actions import ACTIONS
 from vaultaire.s3.glob import Glob
 from vaultaire.s3.policy_conditions import (
     EXISTING_TAG,
+    LOCK_KEYS,
     REQUEST_TAG,
     REQUEST_TAG_KEYS,
     Condition,
     fixed_values,
     malformed,
     parse_conditions,
+    template_of,
     texts,
 )
+from vaultaire.s3.policy_variables import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from vaultaire.s3.policy_conditions import Facts
+    from vaultaire.s3.policy_variables import Template
 
 MAX_DOCUMENT_BYTES = 20 << 10
 _ARN = "arn:aws:s3:::"
@@ -117,11 +122,28 @@ class Principals:
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """An ARN with wildcards (`glob`), or with variables too (`template`)."""
+
+    pattern: str  # as written
+    glob: Glob | None
+    template: Template | None = None
+
+    def matches(self, resource: str, facts: Facts) -> bool | None:
+        """None: a variable has no value."""
+        if self.glob is not None:
+            return self.glob.matches(resource)
+        assert self.template is not None
+        filled = self.template.fill(facts)
+        return None if filled is None else Glob(filled, inner=True).matches(resource)
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     allow: bool
     principals: Principals
     actions: tuple[Glob, ...]
-    resources: tuple[Glob, ...]
+    resources: tuple[Resource, ...]
     conditions: tuple[Condition, ...]
     not_principals: bool = False
     not_actions: bool = False
@@ -131,9 +153,15 @@ class Statement:
         return (
             self.principals.include(asked) is not self.not_principals
             and any(glob.matches(asked.action) for glob in self.actions) is not self.not_actions
-            and any(glob.matches(asked.resource) for glob in self.resources) is not self.not_resources
+            and self._covers(asked.resource, facts)
             and all(condition.holds(facts) for condition in self.conditions)
         )
+
+    def _covers(self, resource: str, facts: Facts) -> bool:
+        found = [pattern.matches(resource, facts) for pattern in self.resources]
+        if self.not_resources and self.allow and None in found:
+            return False  # all but nobody knows what is not allowed
+        return (True in found) is not self.not_resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +194,26 @@ class Policy:
         """Some condition looks at the tags that the request brings."""
         return any(key.startswith(REQUEST_TAG) or key == REQUEST_TAG_KEYS for key in self._keys())
 
-    def _keys(self) -> Iterable[str]:
-        return (condition.key for statement in self.statements for condition in statement.conditions)
+    @property
+    def asks_for_locks(self) -> bool:
+        """Some condition looks at the retention or legal hold that the request asks for."""
+        return any(key in LOCK_KEYS for key in self._keys())
+
+    def _keys(self) -> Iterator[str]:
+        for statement in self.statements:
+            for condition in statement.conditions:
+                yield from condition.keys
+            for resource in statement.resources:
+                if resource.template is not None:
+                    yield from (variable.key for variable in resource.template.variables)
+
+    @property
+    def has_variables(self) -> bool:
+        return any(
+            any(resource.template for resource in statement.resources)
+            or any(condition.templates for condition in statement.conditions)
+            for statement in self.statements
+        )
 
     @property
     def is_public(self) -> bool:
@@ -202,6 +248,7 @@ def parse(body: bytes, bucket: str) -> Policy:
         raise malformed("Policies must be valid JSON and the first byte must be '{'")
     try:
         document = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.dumps(document, ensure_ascii=False).encode()  # no lone surrogates: they mean something in `glob`
     except (ValueError, RecursionError):
         raise malformed("This policy contains invalid Json") from None
     _fields(document, frozenset(("Version", "Id", "Statement")))
@@ -215,7 +262,9 @@ def parse(body: bytes, bucket: str) -> Policy:
     if not isinstance(listed, list) or not listed:
         raise malformed("Missing required field Statement")
     policy = Policy(tuple(_parse_statement(statement, bucket) for statement in listed))
-    sids = [statement["Sid"] for statement in listed if "Sid" in statement]
+    if document.get("Version") != _VERSIONS[0] and policy.has_variables:
+        raise malformed(f"Policy variables need the Version {_VERSIONS[0]}")
+    sids = [statement["Sid"] for statement in listed if statement.get("Sid")]  # empty ones are none
     if len(set(sids)) < len(sids):
         raise malformed("Statement IDs (SID) in a single policy must be unique.")
     return policy
@@ -326,10 +375,8 @@ def _parse_action(text: str) -> Glob:
     return glob
 
 
-def _parse_resource(text: str, bucket: str, *, anywhere: bool) -> Glob:
+def _parse_resource(text: str, bucket: str, *, anywhere: bool) -> Resource:
     """An ARN of this bucket or of keys in it. What NotResource names may lie elsewhere."""
-    if "${" in text:
-        raise malformed("Policy variables are not supported")
     if text == "*":
         text = f"{_ARN}*"
     if not text.startswith(_ARN) or len(text) == len(_ARN):
@@ -337,7 +384,11 @@ def _parse_resource(text: str, bucket: str, *, anywhere: bool) -> Glob:
     name = text.removeprefix(_ARN).partition("/")[0]
     if not anywhere and not _may_name(name, bucket):
         raise malformed("Policy has invalid resource")
-    return Glob(text)
+    if MARK not in text:
+        return Resource(text, Glob(text))
+    if MARK in name:
+        raise malformed("Policy has invalid resource: no policy variables in the name of a bucket")
+    return Resource(text, None, template_of(text, pattern=True))
 
 
 def _may_name(pattern: str, bucket: str) -> bool:

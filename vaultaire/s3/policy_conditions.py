@@ -6,7 +6,8 @@ values of one condition are alternatives, several keys or operators must all hol
 are for keys with several values.
 
 A key that this server does not know is refused when the policy is stored: a Deny that can never apply would be worse
-than an error.
+than an error. Values of String and Arn conditions may have policy variables (`policy_variables`); one without a value
+is an alternative that no request has.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 """
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING
 
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.glob import Glob
+from vaultaire.s3.policy_variables import MARK, Template, parse_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Facts = Mapping[str, tuple[str, ...]]
     Test = Callable[[str], bool]
@@ -32,6 +34,11 @@ EXISTING_TAG = "s3:existingobjecttag/"
 REQUEST_TAG = "s3:requestobjecttag/"
 REQUEST_TAG_KEYS = "s3:requestobjecttagkeys"
 _TAG_PREFIXES = (EXISTING_TAG, REQUEST_TAG)
+LOCK_MODE = "s3:object-lock-mode"
+LOCK_UNTIL = "s3:object-lock-retain-until-date"
+LOCK_DAYS = "s3:object-lock-remaining-retention-days"
+LOCK_HOLD = "s3:object-lock-legal-hold"
+LOCK_KEYS = frozenset((LOCK_MODE, LOCK_UNTIL, LOCK_DAYS, LOCK_HOLD))
 
 # What requests here can have, or honestly never have (aws:SourceVpc: no request comes out of a VPC).
 _KEYS = frozenset(
@@ -61,6 +68,7 @@ _KEYS = frozenset(
         "s3:delimiter",
         "s3:LocationConstraint",
         "s3:max-keys",
+        *LOCK_KEYS,
         "s3:prefix",
         "s3:RequestObjectTagKeys",
         "s3:ResourceAccount",
@@ -99,6 +107,12 @@ class Condition:
     if_exists: bool
     every: bool | None  # True: ForAllValues, False: ForAnyValue, None: neither
     null: bool | None = None  # the operator Null: whether the key must be absent; otherwise None
+    templates: tuple[Template, ...] = ()  # the values with variables: their tests are made for each request
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every fact that it looks at."""
+        return self.key, *(variable.key for template in self.templates for variable in template.variables)
 
     def holds(self, facts: Facts) -> bool:
         found = facts.get(self.key)
@@ -106,12 +120,16 @@ class Condition:
             return (found is None) is self.null
         if found is None:
             return self.if_exists or self.every is True or (self.negated and self.every is None)
-        if self.every is False:
-            return any(self._one(value) for value in found)
-        return all(self._one(value) for value in found)
+        tests = (*self.tests, *self._filled(facts)) if self.templates else self.tests
+        fits = (any(test(value) for test in tests) is not self.negated for value in found)
+        return any(fits) if self.every is False else all(fits)
 
-    def _one(self, value: str) -> bool:
-        return any(test(value) for test in self.tests) is not self.negated
+    def _filled(self, facts: Facts) -> Iterator[Test]:
+        make = _VARIABLE_OPERATORS[_plain(self.operator)]
+        for template in self.templates:
+            text = template.fill(facts)
+            if text is not None:
+                yield make(text)
 
 
 def malformed(message: str) -> S3Error:
@@ -147,20 +165,37 @@ def texts(value: object, *, scalars: bool = False) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _parse_condition(written: str, key: str, values: tuple[str, ...]) -> Condition:
-    name, every = written, None
-    for prefix, means in (("ForAllValues:", True), ("ForAnyValue:", False)):
-        if name.startswith(prefix):
-            name, every = name.removeprefix(prefix), means
-    if_exists = name.endswith("IfExists")
-    name = name.removesuffix("IfExists")
+def fact_of(key: str) -> str:
+    """A condition key as facts have it: in lower case, but for the name of a tag. Raises MalformedPolicy."""
     lowered = key.lower()
-    if lowered not in _KEYS and not (lowered.startswith(_TAG_PREFIXES) and lowered.partition("/")[2]):
+    if lowered.startswith(_TAG_PREFIXES) and lowered.partition("/")[2]:
+        return lowered.partition("/")[0] + "/" + key.partition("/")[2]
+    if lowered not in _KEYS:
         raise malformed(f"Policy has an invalid condition key: {key}")
-    if lowered.startswith(_TAG_PREFIXES):
-        lowered = lowered.partition("/")[0] + "/" + key.partition("/")[2]  # tags have case
-    if any("${" in value for value in values):
-        raise malformed("Policy variables are not supported")
+    return lowered
+
+
+def template_of(text: str, *, pattern: bool) -> Template:
+    """As `parse_template`. Raises MalformedPolicy."""
+    try:
+        return parse_template(text, fact_of, pattern=pattern)
+    except ValueError as error:
+        raise malformed(f"Syntax errors in policy: {error}") from None
+
+
+def _plain(written: str) -> str:
+    """The operator without the quantifier before and IfExists behind."""
+    return written.rpartition(":")[2].removesuffix("IfExists")
+
+
+def _parse_condition(written: str, key: str, values: tuple[str, ...]) -> Condition:
+    every = (
+        True if written.startswith("ForAllValues:") else False if written.startswith("ForAnyValue:") else None
+    )
+    if every is None and ":" in written:
+        raise malformed(f"Invalid Condition type : {written}")
+    name, if_exists = _plain(written), written.endswith("IfExists")
+    lowered = fact_of(key)
     if not values:
         raise malformed(f"Condition {written} has no value")
     if name == "Null":
@@ -171,7 +206,12 @@ def _parse_condition(written: str, key: str, values: tuple[str, ...]) -> Conditi
     if known is None:
         raise malformed(f"Invalid Condition type : {written}")
     make, negated = known
-    return Condition(written, lowered, values, tuple(map(make, values)), negated, if_exists, every)
+    variable = [value for value in values if MARK in value]
+    if variable and name not in _VARIABLE_OPERATORS:
+        raise malformed(f"{written} does not allow policy variables")
+    tests = tuple(make(value) for value in values if MARK not in value)
+    templates = tuple(template_of(value, pattern=name in _LIKES) for value in variable)
+    return Condition(written, lowered, values, tests, negated, if_exists, every, None, templates)
 
 
 # --- operators -----------------------------------------------------------------------------------------------------
@@ -188,6 +228,11 @@ def _equals_ignoring_case(wanted: str) -> Test:
 
 def _like(wanted: str) -> Test:
     return Glob(wanted).matches
+
+
+def _like_inner(wanted: str) -> Test:
+    """`wanted` has its wildcards as `glob.wildcards` writes them."""
+    return Glob(wanted, inner=True).matches
 
 
 def _boolean(text: str) -> bool:
@@ -302,10 +347,19 @@ _OPERATORS: dict[str, tuple[Callable[[str], Test], bool]] = {
 }
 
 
+_LIKES = frozenset(name for name, (make, _) in _OPERATORS.items() if make is _like)
+# What makes the test of a value whose variables are filled in.
+_VARIABLE_OPERATORS: dict[str, Callable[[str], Test]] = {
+    name: _like_inner if name in _LIKES else make
+    for name, (make, _) in _OPERATORS.items()
+    if name in _LIKES or name.startswith("String")
+}
+
+
 def fixed_values(condition: Condition, keys: Sequence[str]) -> bool:
-    """Whether it holds only for some values of one of `keys` that are spelled out, without wildcards."""
+    """Whether it holds only for some values of one of `keys` that are spelled out, without wildcards and variables."""
     name = condition.operator.removeprefix("ForAnyValue:")
-    if condition.key not in keys or condition.negated or name not in (
+    if condition.key not in keys or condition.negated or condition.templates or name not in (
         "StringEquals", "StringEqualsIgnoreCase", "StringLike", "ArnEquals", "ArnLike",
     ):  # fmt: skip
         return False

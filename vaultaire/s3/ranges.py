@@ -25,7 +25,7 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
     if first is None:
         assert last is not None
         start, stop = max(0, size - last), size
-        satisfiable = last > 0 and size > 0
+        satisfiable = last > 0  # of an empty object it is all there is (RFC 9110, 14.1.2)
     else:
         start, stop = first, size if last is None else min(last + 1, size)
         satisfiable = first < size
@@ -41,12 +41,11 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
 def _bounds(value: str) -> tuple[int | None, int | None] | None:
     """(first, last) inclusive, (None, n) for a suffix, (first, None) for an open end; None if it is to be ignored."""
     unit, equals, spec = value.partition("=")
-    if not equals or unit.strip().lower() != "bytes":
+    if not equals or unit.lower() != "bytes":
         return None
-    left, dash, right = spec.strip().partition("-")
+    left, dash, right = spec.partition("-")
     if not dash:
         return None
-    left, right = left.strip(), right.strip()
     if not (_is_number(left) or not left) or not (_is_number(right) or not right) or not (left or right):
         return None
     first = int(left) if left else None

@@ -29,29 +29,34 @@ from index.errors import (
     VersioningFixed,
     VersioningNeeded,
     VersionLocked,
+    WouldOverwrite,
 )
-from index.kv import CorruptValue, KvError, MapFull, StorePoisoned
+from index.kv import CorruptValue, KvError, MapFull, StorePoisoned, StoreReadOnly
 from vaultaire.access import ANONYMOUS
 from vaultaire.budget import BudgetExhausted
 from vaultaire.commit import CommitterEnded
 from vaultaire.ingest import ClientGone
 from vaultaire.s3 import addressing, cors, names, routing, sigv4, stored, stubs
 from vaultaire.s3.actions import NEEDS
-from vaultaire.s3.authorize import NO_RULES, Rules, authorize, load_rules
+from vaultaire.s3.authorize import NO_RULES, Rules, authorize, load_rules, require_active
 from vaultaire.s3.call import Call, Response, Services, xml_response
 from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import header_map, new_request_id
+from vaultaire.s3.metering import Meter, admit, charges_of
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
 from vaultaire.s3.operations.locking import lock_missing, version_locked
 from vaultaire.s3.operations.versioning import require_version
 from vaultaire.s3.version_ids import parse_version
+from vaultaire.space import SMALL_WRITE_BYTES, DiskFull, needed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from index.records import BucketRecord
     from vaultaire.access import Principal
+    from vaultaire.rates import Rates
+    from vaultaire.s3.metering import Charges
 
     Scope = MutableMapping[str, Any]
     Event = MutableMapping[str, Any]
@@ -74,25 +79,31 @@ class S3Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()
         method = scope["method"]
+        exchange = _Exchange(receive, send)
         try:
-            response = await self._answer(scope, receive)
+            response = await self._answer(scope, exchange)
         except S3Error as error:
             response = self._refusal(scope, error, request_id)
         except Exception as error:
             if isinstance(error, CorruptValue | ViewDamaged):
                 self._services.on_damage(error)
+            if isinstance(error, NoSpace | MapFull) and not isinstance(error, DiskFull):
+                log.error("request %s: the disk is full: %s", request_id, error)
+                error = self._services.store.space.full(_announced_bytes(scope))
             response = self._refusal(scope, translate(error, request_id), request_id)
         if method != "OPTIONS":
             response.headers += self._cors_headers(scope)
         response.headers.append((b"x-amz-request-id", request_id.encode()))
         response.headers.append((b"x-amz-id-2", self._host_id.encode()))
         try:
-            await _write(response, method, send, request_id)
+            await _write(response, method, exchange.send, request_id)
         finally:
+            if exchange.meter is not None:
+                exchange.meter.settle()
             if response.resources is not None:
                 response.resources.close()
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+    async def _answer(self, scope: Scope, exchange: _Exchange) -> Response:
         method, raw_path, raw_query = scope["method"], scope["raw_path"], scope["query_string"]
         services = self._services
         if method == "OPTIONS":
@@ -101,12 +112,16 @@ class S3Service:
         host = claim.headers.get(b"host", "")
         bucket, key, virtual = addressing.split_address(host, raw_path, services.domains)
         query = routing.parse_query(raw_query)
-        principal, verified, found, rules = self._authenticate(claim, bucket)
+        principal, verified, found, rules, charges = self._authenticate(claim, bucket)
         if bucket is not None:
             names.check_bucket_name(bucket)
         operation = routing.route(method, bucket, key, query, claim.headers)
+        if charges and operation is not Operation.POST_OBJECT:  # who sends a form, its fields say
+            admit(services.rates, charges)
+            exchange.measure(services.rates, charges)
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
+        connection = scope.get("state", {}).get("connection")  # none under another server
         call = Call(
             services,
             scope["scheme"],
@@ -119,12 +134,15 @@ class S3Service:
             claim,
             verified,
             principal,
-            receive,
+            exchange.receive,
             rules=rules,
             address=scope["client"][0] if scope.get("client") else None,
             virtual=virtual,
+            end=connection.drop if connection is not None else None,
         )
         authorize(call, operation, writes=writes)
+        if writes:
+            self._require_writable(operation)
         try:
             return _stub(call, operation) if handler is None else await handler.run(call)
         except (S3Error, NoSuchKey) as error:
@@ -132,10 +150,19 @@ class S3Service:
                 raise S3Error("AccessDenied") from None
             raise
 
+    def _require_writable(self, operation: Operation) -> None:
+        """Before the body is asked for. Raises StoreReadOnly, DiskFull: what makes room is never refused for want of it."""
+        store = self._services.store
+        reason = store.kv.read_only_reason()
+        if reason is not None:
+            raise StoreReadOnly(reason)
+        if not operation.value.startswith(("Delete", "Abort")):
+            store.space.require()
+
     def _authenticate(
         self, claim: sigv4.Claim, bucket: str | None
-    ) -> tuple[Principal, sigv4.Verified, BucketRecord | None, Rules]:
-        """Who asks, the proof, the bucket as the same snapshot shows it, and its rules.
+    ) -> tuple[Principal, sigv4.Verified, BucketRecord | None, Rules, Charges]:
+        """Who asks, the proof, the bucket as the same snapshot shows it, its rules, and whose limits count.
 
         Without a signature it is ANONYMOUS, who has proven nothing. Raises InvalidAccessKeyId, SignatureDoesNotMatch, ...
         """
@@ -147,13 +174,17 @@ class S3Service:
             found = get_bucket(reader, bucket) if bucket is not None else None
             if found is not None and principal is not None:
                 rules = load_rules(reader, found, own=principal.reaches(found.owner))
+            charges = charges_of(reader, principal, found, services.plan)
         if anonymous:
-            return ANONYMOUS, _UNPROVEN, found, rules
+            return ANONYMOUS, _UNPROVEN, found, rules, charges
         secret_key = principal.secret_key if principal is not None else None
         verified = sigv4.verify(claim, secret_key, services.clock())
         if principal is None:  # verify has refused it: this is for the reader, and for whoever changes verify
             raise S3Error("InvalidAccessKeyId")
-        return principal, verified, found, rules
+        now_ms = int(services.clock() * 1000)
+        require_active(principal, now_ms)
+        services.last_used.note(principal.access_key, now_ms)
+        return principal, verified, found, rules, charges
 
     def _preflight(self, scope: Scope) -> Response:
         """OPTIONS: answered from the bucket's CORS rules alone. Raises AccessForbidden, BadRequest."""
@@ -172,16 +203,18 @@ class S3Service:
 
     def _cors_headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """What a page of another origin needs to be shown this answer, whatever it is; nothing for anyone else."""
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        if origin is None:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
             return []
         try:
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            fields = header_map(scope["headers"])
+            host = fields.get(b"host", "")
             bucket, _, _ = addressing.split_address(host, scope["raw_path"], self._services.domains)
             rules = self._cors_rules(bucket)
         except (S3Error, KvError, NamesError):  # then the answer itself says so
             return []
-        return cors.response_headers(rules, origin.decode("latin-1").strip(" \t"), scope["method"])
+        method = fields.get(b"access-control-request-method") or scope["method"]
+        requested = fields.get(b"access-control-request-headers")
+        return cors.response_headers(rules, fields[b"origin"], method, requested)
 
     def _cors_rules(self, bucket: str | None) -> tuple[cors.CorsRule, ...] | None:
         if bucket is None:
@@ -200,6 +233,22 @@ class S3Service:
         return Response(error.status, [(b"content-type", b"application/xml"), *headers], body)
 
 
+class _Exchange:
+    """Where a request's body comes from and its answer goes, measured if a limit says so."""
+
+    __slots__ = ("meter", "receive", "send")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.receive = receive
+        self.send = send
+        self.meter: Meter | None = None
+
+    def measure(self, rates: Rates, charges: Charges) -> None:
+        if any(plan.bytes_per_second is not None for _, plan in charges):
+            self.meter = Meter(rates, charges, self.receive, self.send)
+            self.receive, self.send = self.meter.receive, self.meter.send
+
+
 def _tells_too_much(call: Call, operation: Operation, error: S3Error | NoSuchKey) -> bool:
     """Whether the error tells that an object is not there to someone who may not list the bucket."""
     if isinstance(error, S3Error) and error.code not in ("NoSuchKey", "NoSuchVersion"):
@@ -216,6 +265,12 @@ def _stub(call: Call, operation: Operation) -> Response:
             require_version(reader, bucket, call.key, wanted, call.method)
     answer = stubs.stub(operation)
     return xml_response(answer.body, answer.status) if answer.body else Response(answer.status)
+
+
+def _announced_bytes(scope: Scope) -> int:
+    """What storing this request's body may have needed."""
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return needed_bytes(int(length)) if length.isdigit() else SMALL_WRITE_BYTES
 
 
 def translate(error: Exception, request_id: str) -> S3Error:
@@ -237,6 +292,10 @@ def translate(error: Exception, request_id: str) -> S3Error:
             return S3Error("NoSuchUpload", extra={"UploadId": error.upload_id})
         case NoObjectLock():
             return lock_missing()
+        case WouldOverwrite():
+            return S3Error(
+                "AccessDenied", "This access key may only create objects, and this one exists already."
+            )
         case VersionLocked():
             return version_locked()
         case VersioningFixed():
@@ -251,9 +310,11 @@ def translate(error: Exception, request_id: str) -> S3Error:
             )
         case InvalidMarker():
             return S3Error("InvalidArgument", "Invalid marker.", extra={"ArgumentValue": error.marker})
-        case NoSpace() | MapFull():
-            log.error("out of space: %s", error)
-            return S3Error("InsufficientStorage", str(error))
+        case DiskFull():
+            extra = {"BytesNeeded": error.needed, "BytesFree": error.free}
+            return S3Error("InsufficientStorage", str(error), extra=extra)
+        case StoreReadOnly():
+            return S3Error("ServiceUnavailable", str(error))
         case PackGone() | StorePoisoned() | CommitterEnded():
             log.error("request %s: %s", request_id, error)
             return S3Error("ServiceUnavailable")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from index.configs import get_config, get_configs
 from index.errors import UnsupportedRecord
-from vaultaire.s3 import acl, cors, policy
+from vaultaire.s3 import acl, cors, policy, stored_lifecycle
 from vaultaire.s3.bucket_settings import (
     NOTHING_BLOCKED,
     Ownership,
@@ -23,6 +23,7 @@ from vaultaire.s3.bucket_settings import (
 if TYPE_CHECKING:
     from index.kv import Reader
     from index.records import BucketRecord
+    from vaultaire.s3 import lifecycle
 
 ACL = "acl"
 CORS = "cors"
@@ -54,10 +55,14 @@ def document(reader: Reader, bucket_id: int, name: str) -> bytes | None:
     return None if value is None else unwrap(value)
 
 
-def policy_of(reader: Reader, bucket: BucketRecord) -> tuple[policy.Policy | None, bool]:
-    """The policy, and whether there is a default encryption: what every request asks for, in one round trip."""
-    value, encryption = get_configs(reader, bucket.id, (POLICY, ENCRYPTION))
-    return None if value is None else _policy(value, bucket.name), encryption is not None
+def rules_of(reader: Reader, bucket: BucketRecord) -> tuple[policy.Policy | None, bool, lifecycle.Rules]:
+    """The policy, whether there is a default encryption, lifecycle: what requests ask for, in one round trip."""
+    value, encryption, expiry = get_configs(reader, bucket.id, (POLICY, ENCRYPTION, stored_lifecycle.CONFIG))
+    return (
+        None if value is None else _policy(value, bucket.name),
+        encryption is not None,
+        () if expiry is None else stored_lifecycle.unwrap_rules(expiry),
+    )
 
 
 def cors_of(reader: Reader, bucket_id: int) -> tuple[cors.CorsRule, ...] | None:

@@ -46,7 +46,7 @@ def parse_header(fields: Mapping[bytes, str]) -> Tags:
             pairs.append((percent.decode(name).decode(), percent.decode(value).decode()))
         except (percent.MalformedEscape, UnicodeDecodeError):
             raise _malformed_header(text) from None
-    if len({name for name, _ in pairs}) < len(pairs):
+    if len({name for name, _ in pairs}) < len(pairs) or any(not name for name, _ in pairs):
         raise _malformed_header(text)
     return check(pairs, MAX_OBJECT_TAGS)
 

@@ -25,8 +25,8 @@ def _reference(match: re.Match[str]) -> str:
 
 def escape_lossy(text: str) -> str:
     """As `escape`, but always XML 1.0: what it cannot hold becomes U+FFFD. For errors, which everybody must be able
-    to read."""
-    return escape(_ILLEGAL.sub("\ufffd", text))
+    to read; quotes in them are plain, as AWS writes them and clients look for them. Not for attributes."""
+    return escape(_ILLEGAL.sub("\ufffd", text)).replace("&quot;", '"')
 
 
 def escape(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaultaire.s3.glob import Glob
+from vaultaire.s3.glob import Glob, wildcards
 
 patterns = st.text("ab*?A", max_size=12)
 texts = st.text("abA?*", max_size=14)
@@ -37,6 +37,15 @@ def test_a_glob_matches_what_the_definition_says(pattern, text):
     assert Glob(pattern).matches(text) is naive(pattern, text)
     assert Glob(pattern, single=False).matches(text) is naive(pattern, text, single=False)
     assert Glob(pattern, fold=True).matches(text) is naive(pattern.lower(), text.lower())
+
+
+@given(st.lists(st.sampled_from(["a", "b", "*", "?", "${*}", "${?}"]), max_size=8), texts)
+def test_wildcards_that_stand_for_themselves(pieces, text):
+    plain = {"${*}": "*", "${?}": "?"}
+    glob = Glob("".join(plain.get(piece) or wildcards(piece) for piece in pieces), inner=True)
+    stand_ins = {"${*}": "[", "${?}": "]"}
+    pattern = "".join(stand_ins.get(piece, piece) for piece in pieces)
+    assert glob.matches(text) is naive(pattern, text.replace("*", "[").replace("?", "]"))
 
 
 @given(texts)

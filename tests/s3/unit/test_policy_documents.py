@@ -79,7 +79,14 @@ def verdict(policy, action="s3:GetObject", key="k", tenant="one", access_key="KE
         document(statement(Resource="arn:aws:s3:::")),
         document(statement(Resource="arn:aws:s3:::other/*")),
         document(statement(Resource="arn:aws:s3:::photos2/*")),
-        document(statement(Resource=f"{ARN}/${{aws:username}}/*")),
+        document(statement(Resource=f"{ARN}/${{aws:nothing}}/*")),
+        document(statement(Resource=f"{ARN}/${{aws:username")),
+        document(statement(Resource=f"{ARN}/${{}}")),
+        document(statement(Resource=f"{ARN}/${{aws:username, nobody}}")),
+        document(statement(Resource="arn:aws:s3:::${aws:username}/*")),
+        document(statement(Resource=f"{ARN}/\ud800")),
+        document(statement(Resource=f"{ARN}/${{aws:username}}/*"), Version="2008-10-17"),
+        document(statement(Resource=f"{ARN}/${{{' ' * 15_000}")),
         document(statement(Resource=ARN)),
         document(statement(Action="s3:ListBucket")),
         document(statement(Condition=[])),
@@ -89,7 +96,11 @@ def verdict(policy, action="s3:GetObject", key="k", tenant="one", access_key="KE
         document(statement(Condition={"StringMatches": {"s3:prefix": "x"}})),
         document(statement(Condition={"StringEquals": {"s3:prefix": []}})),
         document(statement(Condition={"StringEquals": {"s3:prefix": {}}})),
-        document(statement(Condition={"StringLike": {"s3:prefix": "${aws:username}/*"}})),
+        document(statement(Condition={"StringLike": {"s3:prefix": "${s3:ExistingObjectTag/}/*"}})),
+        document(statement(Condition={"NumericEquals": {"s3:max-keys": "${aws:userid}"}})),
+        document(statement(Condition={"IpAddress": {"aws:SourceIp": "${aws:SourceIp}"}})),
+        document(statement(Condition={"Null": {"s3:prefix": "${aws:userid}"}})),
+        document(statement(Condition={"Some:StringLike": {"s3:prefix": "x"}})),
         document(statement(Condition={"Bool": {"aws:SecureTransport": "yes"}})),
         document(statement(Condition={"IpAddress": {"aws:SourceIp": "300.0.0.1"}})),
         document(statement(Condition={"NumericLessThan": {"s3:max-keys": "many"}})),
@@ -118,6 +129,7 @@ def test_garbage_is_malformed_and_nothing_else(body):
     "body",
     [
         json.dumps({"Statement": statement()}).encode(),
+        document(statement(Sid=""), statement(Sid="")),  # as mc sends them
         document(statement(), Version="2008-10-17", Id="x"),
         b"\n " + document(statement()),
         document(statement(Action="*", Resource=["*"])),
@@ -272,7 +284,7 @@ def model(listed, action, key, tenant, access_key, facts) -> Verdict:
     return Verdict.ALLOW if effects else Verdict.SILENT
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.lists(statements, min_size=1, max_size=4), actions, keys, callers, prefixes, addresses, st.booleans()
 )
@@ -397,3 +409,100 @@ def test_every_known_action_is_matched_by_its_own_name():
         resource = ARN if kind == "bucket" else f"{ARN}/*"
         policy = parse(document(statement(Action=action, Resource=resource)), BUCKET)
         assert verdict(policy, action, None if kind == "bucket" else "k") is Verdict.ALLOW
+
+
+# -- variables
+
+
+def home(**changes):
+    return parse(document(statement(Resource=f"{ARN}/home/${{aws:username}}/*", **changes)), BUCKET)
+
+
+def test_a_variable_in_a_resource_is_the_value_of_the_request():
+    assert verdict(home(), key="home/ann/k", aws__username="ann") is Verdict.ALLOW
+    assert verdict(home(), key="home/bob/k", aws__username="ann") is Verdict.SILENT
+    assert verdict(home(), key="home/ann/k") is Verdict.SILENT  # nobody's home
+    assert verdict(home(), key="home/${aws:username}/k") is Verdict.SILENT
+
+
+def test_the_value_of_a_variable_is_no_pattern():
+    assert verdict(home(), key="home/bob/k", aws__username="*") is Verdict.SILENT
+    assert verdict(home(), key="home/bob/k", aws__username="bo?") is Verdict.SILENT
+    assert verdict(home(), key="home/*/k", aws__username="*") is Verdict.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "does_not"),
+    [
+        ("a${*}b*", "a*bc", "axbc"),
+        ("a${?}b?", "a?bc", "axbc"),
+        ("${$}{x}", "${x}", "$x"),
+        ("${aws:userid, 'none'}/*", "none/k", "/k"),
+        ("${aws:userid,'it''s'}", "it's", "it''s"),
+        ("${aws:userid, '*'}", "*", "x"),
+        ("${ AWS:UserName }/${s3:prefix}", "ann/p", "ann/"),
+        ("${s3:ExistingObjectTag/Team}/*", "red/k", "blue/k"),
+    ],
+)
+@pytest.mark.parametrize("where", ["resource", "condition"])
+def test_variables_are_read_as_documented(pattern, fits, does_not, where):
+    if where == "resource":
+        policy = parse(document(statement(Resource=f"{ARN}/{pattern}")), BUCKET)
+    else:
+        policy = parse(document(statement(Condition={"StringLike": {"s3:x-amz-acl": [pattern]}})), BUCKET)
+    facts = {"aws:username": ("ann",), "s3:prefix": ("p",), "s3:existingobjecttag/Team": ("red",)}
+    for text, wanted in ((fits, Verdict.ALLOW), (does_not, Verdict.SILENT)):
+        asked = Asked("s3:GetObject", BUCKET, text if where == "resource" else "k", "one", "KEY1")
+        assert policy.evaluate(asked, {**facts, "s3:x-amz-acl": (text,)}) is wanted
+
+
+def test_a_variable_without_a_value_is_equal_to_nothing():
+    def asks(operator):
+        conditions = {operator: {"s3:prefix": "${aws:username}/"}}
+        return parse(document(statement(Action="s3:ListBucket", Resource=ARN, Condition=conditions)), BUCKET)
+
+    facts = {"s3__prefix": "ann/"}
+    for operator, known, unknown in (
+        ("StringEquals", Verdict.ALLOW, Verdict.SILENT),
+        ("StringNotEquals", Verdict.SILENT, Verdict.ALLOW),
+        ("StringLikeIfExists", Verdict.ALLOW, Verdict.SILENT),
+    ):
+        policy = asks(operator)
+        assert verdict(policy, "s3:ListBucket", None, aws__username="ann", **facts) is known
+        assert verdict(policy, "s3:ListBucket", None, **facts) is unknown
+
+
+def test_all_but_an_unknown_home_is_denied_and_not_allowed():
+    rest = {"Resource": None, "NotResource": f"{ARN}/home/${{aws:username}}/*"}
+    allowing = parse(document(statement(**rest)), BUCKET)
+    denying = parse(document(statement(Effect="Deny", **rest)), BUCKET)
+    for name, key, allowed, denied in (
+        ("ann", "home/ann/k", Verdict.SILENT, Verdict.SILENT),
+        ("ann", "home/bob/k", Verdict.ALLOW, Verdict.DENY),
+        (None, "home/bob/k", Verdict.SILENT, Verdict.DENY),
+    ):
+        facts = {} if name is None else {"aws__username": name}
+        assert verdict(allowing, key=key, **facts) is allowed
+        assert verdict(denying, key=key, **facts) is denied
+
+
+def test_a_condition_with_a_variable_does_not_make_a_statement_private():
+    fixed = {"StringEquals": {"aws:username": "ann"}}
+    variable = {"StringEquals": {"aws:username": "${aws:username}"}}
+    assert not parse(document(statement(Condition=fixed)), BUCKET).is_public
+    assert parse(document(statement(Condition=variable)), BUCKET).is_public
+
+
+def test_what_variables_ask_for_is_looked_up():
+    assert parse(
+        document(statement(Resource=f"{ARN}/${{s3:ExistingObjectTag/a}}")), BUCKET
+    ).asks_for_existing_tags
+    conditions = {"StringEquals": {"s3:prefix": "${s3:object-lock-mode}"}}
+    assert parse(document(statement(Condition=conditions)), BUCKET).asks_for_locks
+    assert not home().asks_for_locks
+
+
+def test_a_value_that_comes_many_times_is_no_long_text():
+    policy = parse(document(statement(Resource=f"{ARN}/{'${aws:UserAgent}' * 1000}")), BUCKET)
+    assert verdict(policy, key="a" * 1000, aws__useragent="a") is Verdict.ALLOW
+    assert verdict(policy, key="a" * 1000, aws__useragent="a" * 8000) is Verdict.SILENT

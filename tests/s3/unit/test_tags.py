@@ -60,7 +60,7 @@ def test_a_header_is_a_query_string(text, expected):
         ("a=1&a=2", "InvalidArgument"),
         ("a=%zz", "InvalidArgument"),
         ("a=%FF", "InvalidArgument"),
-        ("=1", "InvalidTag"),
+        ("=1", "InvalidArgument"),
         ("a=%3Cb%3E", "InvalidTag"),
         ("a%00=1", "InvalidTag"),
         ("aws:x=1", "InvalidTag"),

@@ -15,7 +15,7 @@ from vaultaire.s3.headers import (
     parse_system,
     refuse_broken_promises,
 )
-from vaultaire.s3.operations.locking import lock_headers, parse_lock_headers
+from vaultaire.s3.operations.locking import parse_lock_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +118,7 @@ def checksum_element(checksum: Checksum | None) -> xml.ChecksumElement | None:
 
 
 def object_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
-    """What GET and HEAD answer about an object, without length and checksum."""
+    """What GET and HEAD answer about an object to anybody who may read it, without length and checksum."""
     headers = [
         (b"last-modified", dates.format_http(record.modified_ms).encode()),
         (b"etag", b'"%s"' % record.etag.encode()),
@@ -129,6 +129,4 @@ def object_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
         headers += format_system(record.headers)
     if record.metadata:
         headers += format_metadata(record.metadata)
-    if record.retention is not None or record.legal_hold is not None:
-        headers += lock_headers(record)
     return headers

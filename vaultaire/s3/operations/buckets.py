@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from index.buckets import create_bucket as create
 from index.buckets import delete_bucket as delete
+from index.buckets import delete_uploads
 from index.buckets import list_buckets as list_all
 from index.configs import put_config
 from index.errors import BucketExists
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
     from index.kv import Transaction
 
 
+ROWS_PER_COMMIT = 1000  # of uploads and parts that go with a bucket
+
+
 async def list_buckets(call: Call) -> Response:
     """The buckets of the caller's tenant, by name."""
     tenant = call.principal.tenant
     limit = parse_limit(call.query, "max-buckets", 10_000, maximum=10_000)
     prefix, after = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     with call.store.kv.snapshot() as reader:
-        page = list_all(reader, owner=tenant, prefix=prefix, after=after, limit=limit)
+        page = list_all(reader, owner=tenant, prefix=prefix, after=after, limit=limit, only=_in_scope(call))
     buckets = [xml.ListedBucket(bucket.name, bucket.created_ms) for bucket in page.buckets]
     token = buckets[-1].name if page.truncated else None
     paged = any(name in call.query for name in ("max-buckets", "prefix", "continuation-token"))
@@ -42,6 +46,11 @@ async def list_buckets(call: Call) -> Response:
         region=call.services.region if paged else None,
     )
     return xml_response(body)
+
+
+def _in_scope(call: Call) -> frozenset[str] | None:
+    scopes = call.principal.limits.scopes
+    return frozenset(scope.bucket for scope in scopes) if scopes else None
 
 
 async def create_bucket(call: Call) -> Response:
@@ -98,9 +107,14 @@ async def head_bucket(call: Call) -> Response:
 async def delete_bucket(call: Call) -> Response:
     """Raises BucketNotEmpty. Uploads that are still open are aborted with it, as S3 does."""
 
+    def shrink(txn: Transaction) -> bool:
+        return delete_uploads(txn, call.bucket(txn).name, ROWS_PER_COMMIT)
+
     def commit(txn: Transaction) -> None:
         delete(txn, call.bucket(txn).name)
 
+    while await call.commit(shrink):
+        pass  # so that the write lock is never held for long
     await call.commit(commit)
     return Response(204)
 

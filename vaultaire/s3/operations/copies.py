@@ -23,7 +23,7 @@ from index.uploads import get_upload, put_part
 from index.versions import get_version
 from index.versions import put_object as put
 from vaultaire.s3 import conditions, names, ranges, xml
-from vaultaire.s3.authorize import decide
+from vaultaire.s3.authorize import check_owner, decide
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.operations.attributes import (
@@ -102,6 +102,7 @@ def _find_source(call: Call, reader: Reader, *, tags: bool = False) -> _Source:
         raise invalid_argument("You must provide a copy source", "x-amz-copy-source", header)
     source = names.parse_copy_source(header)
     bucket, rules = call.source(reader, source.bucket)
+    check_owner(bucket, call.header(b"x-amz-source-expected-bucket-owner"))
 
     def allowed(action: str, key: bytes | None = source.key) -> bool:
         return decide(call, bucket, rules, action, key, source.version_id)
@@ -216,6 +217,7 @@ async def upload_part_copy(call: Call) -> Response:
             upload = get_upload(reader, bucket.id, key, identifier)
             if upload is None:
                 raise S3Error("NoSuchUpload", extra={"UploadId": identifier})
+            call.require_initiator(upload)
             source = _find_source(call, reader)
         size = source.record.size
         header = call.header(b"x-amz-copy-source-range")

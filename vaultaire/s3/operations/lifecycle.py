@@ -17,14 +17,13 @@ from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.lifecycle import (
     Facts,
-    Rules,
     abort_headers,
     abort_of,
     expiration_header,
     expiry_of,
 )
 from vaultaire.s3.lifecycle_xml import parse_lifecycle
-from vaultaire.s3.stored_lifecycle import CONFIG, rules_of, unwrap, wrap, wrap_rules
+from vaultaire.s3.stored_lifecycle import CONFIG, unwrap, wrap, wrap_rules
 
 if TYPE_CHECKING:
     from index.kv import Transaction
@@ -81,7 +80,7 @@ async def delete_bucket_lifecycle(call: Call) -> Response:
 
 def expiry_headers(call: Call, record: ObjectRecord) -> list[tuple[bytes, bytes]]:
     """`x-amz-expiration` of the current object at the request's key, as `record` is it."""
-    rules = _rules_of(call)
+    rules = call.rules.expiry
     if not rules or call.key is None:
         return []
     facts = Facts(call.key, record.modified_ms, record.size, record.tags)
@@ -90,18 +89,10 @@ def expiry_headers(call: Call, record: ObjectRecord) -> list[tuple[bytes, bytes]
 
 def upload_expiry_headers(call: Call, initiated_ms: int) -> list[tuple[bytes, bytes]]:
     """`x-amz-abort-date` and `x-amz-abort-rule-id` of an upload to the request's key."""
-    rules = _rules_of(call)
+    rules = call.rules.expiry
     if not rules or call.key is None:
         return []
     return list(abort_headers(abort_of(rules, call.key, initiated_ms)))
-
-
-def _rules_of(call: Call) -> Rules:
-    bucket = call.found_bucket
-    if bucket is None:
-        return ()
-    with call.store.kv.snapshot() as reader:
-        return rules_of(reader, bucket.id)
 
 
 def _new_id() -> str:

@@ -21,6 +21,7 @@ from vaultaire.s3 import xml
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import invalid_argument
 from vaultaire.s3.operations.attributes import checksum_element
+from vaultaire.s3.operations.lifecycle import upload_expiry_headers
 from vaultaire.s3.operations.parameters import MAX_PAGE, parse_limit, parse_url_encoding, upload_id
 
 if TYPE_CHECKING:
@@ -247,13 +248,17 @@ async def list_parts(call: Call) -> Response:
     limit, marker = parse_limit(query, "max-parts", MAX_PAGE), _parse_part_marker(query)
     url, identifier = parse_url_encoding(query), upload_id(query)
 
+    initiated_ms = 0
+
     def page() -> bytes:
+        nonlocal initiated_ms
         with call.store.kv.snapshot() as reader:
             bucket = call.bucket(reader)
             upload = uploads.get_upload(reader, bucket.id, key, identifier)
             if upload is None:
                 raise NoSuchUpload(bucket.id, key, identifier)
             found = uploads.list_parts(reader, bucket.id, key, identifier, after_number=marker, limit=limit)
+        initiated_ms = upload.initiated_ms
         parts = [
             xml.ListedPart(
                 part.number,
@@ -279,7 +284,9 @@ async def list_parts(call: Call) -> Response:
             url=url,
         )
 
-    return await _in_thread(call, page)
+    response = await _in_thread(call, page)
+    response.headers += upload_expiry_headers(call, initiated_ms)
+    return response
 
 
 def _parse_part_marker(query: Mapping[str, str]) -> int:

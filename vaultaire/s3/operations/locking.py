@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from index.records import BucketRecord, ObjectRecord
+    from vaultaire.s3.call import Call
 
 _MODE = b"x-amz-object-lock-mode"
 _UNTIL = b"x-amz-object-lock-retain-until-date"
@@ -84,12 +85,15 @@ def check_lock(
         require_future(retention, now_ms)
 
 
-def lock_headers(record: ObjectRecord) -> list[tuple[bytes, bytes]]:
-    """What GET and HEAD tell of a version's lock."""
-    headers = []
-    if record.retention is not None:
+def lock_headers(call: Call, record: ObjectRecord) -> list[tuple[bytes, bytes]]:
+    """What GET and HEAD tell of a version's lock: each part of it to whom GetObjectRetention, -LegalHold would."""
+    headers: list[tuple[bytes, bytes]] = []
+    if record.retention is None and record.legal_hold is None:
+        return headers
+    version_id = call.query.get("versionId")
+    if record.retention is not None and call.allows("s3:GetObjectRetention", call.key, version_id):
         headers.append((_MODE, record.retention.mode.encode()))
         headers.append((_UNTIL, dates.format_iso(record.retention.until_ms).encode()))
-    if record.legal_hold is not None:
+    if record.legal_hold is not None and call.allows("s3:GetObjectLegalHold", call.key, version_id):
         headers.append((_HOLD, b"ON" if record.legal_hold else b"OFF"))
     return headers

@@ -15,6 +15,7 @@ from vaultaire.s3 import xml_lock
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.call import Call, Response, xml_response
 from vaultaire.s3.errors import S3Error
+from vaultaire.s3.facts import requested_hold, requested_retention
 from vaultaire.s3.operations.locking import require_future, require_lock
 from vaultaire.s3.operations.versioning import require_version
 from vaultaire.s3.version_ids import parse_version
@@ -68,6 +69,9 @@ async def put_object_retention(call: Call) -> Response:
     require_lock(call.require_bucket())
     parsed = xml_lock.parse_retention(await read_small_body(call))
     retention = None if parsed is None else Retention(*parsed)
+    mode, until_ms = (None, None) if retention is None else (retention.mode, retention.until_ms)
+    call.learn(requested_retention(mode, until_ms, call.services.clock()))
+    call.require("s3:PutObjectRetention", call.key, call.query.get("versionId"))
     change = call.change()
     require_future(retention, change.now_ms)
 
@@ -93,6 +97,10 @@ async def put_object_legal_hold(call: Call) -> Response:
     """On or off; it neither needs nor touches a retention. Raises MalformedXML."""
     require_lock(call.require_bucket())
     on = xml_lock.parse_legal_hold(await read_small_body(call))
+    call.learn(requested_hold(on))
+    call.require("s3:PutObjectLegalHold", call.key, call.query.get("versionId"))
+    if not on and call.creates_only:
+        raise S3Error("AccessDenied")
 
     def commit(txn: Transaction) -> None:
         bucket, record = _find(call, txn)

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html and its neigh
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
@@ -29,7 +30,7 @@ from vaultaire.s3.operations.attributes import (
     stored_checksum,
 )
 from vaultaire.s3.operations.lifecycle import expiry_headers
-from vaultaire.s3.operations.locking import check_lock
+from vaultaire.s3.operations.locking import check_lock, lock_headers
 from vaultaire.s3.operations.rights import new_object_rights
 from vaultaire.s3.operations.versioning import (
     deletion_headers,
@@ -139,9 +140,10 @@ async def _get(call: Call, *, body: bool) -> Response:
 
 def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     """(the answer without its body, the object, the bytes asked for)."""
+    number = _part_number(call)
     bucket, record = _asked_for(call)
     refuse_customer_keys(call.headers)
-    headers = object_headers(record) + version_headers(bucket, record)
+    headers = object_headers(record) + version_headers(bucket, record) + lock_headers(call, record)
     version_id = call.query.get("versionId")
     tagging = "s3:GetObjectVersionTagging" if version_id else "s3:GetObjectTagging"
     if record.tags and call.allows(tagging, call.key, version_id):
@@ -149,9 +151,9 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
     current = current_of(record)
     if conditions.check_read(call.headers, current) == "not-modified":
         return Response(304, _not_modified_headers(headers)), record, 0, 0
-    status, (start, stop) = _select(call, record, current, headers)
-    if call.header(b"x-amz-checksum-mode") == "ENABLED" and status == 200:
-        headers.extend(checksum_headers(record.checksum))
+    status, (start, stop) = _select(call, record, current, number, headers)
+    if call.header(b"x-amz-checksum-mode") == "ENABLED":
+        headers.extend(_checksum_of(record, number, status))
     if "versionId" not in call.query:
         headers += expiry_headers(call, record)
     overrides = response_overrides(call.query, anonymous=call.principal.anonymous) if call.query else []
@@ -159,6 +161,17 @@ def _head(call: Call) -> tuple[Response, ObjectRecord, int, int]:
         replaced = {name for name, _ in overrides}
         headers = [*(h for h in headers if h[0] not in replaced), *overrides]
     return Response(status, headers, length=stop - start), record, start, stop
+
+
+def _checksum_of(record: ObjectRecord, number: int | None, status: int) -> list[tuple[bytes, bytes]]:
+    """Of exactly what is answered: the object or, where its checksum is that of the parts' checksums, one part."""
+    if status == 200:
+        return checksum_headers(record.checksum)
+    composite = record.checksum is not None and record.checksum.type == "COMPOSITE"
+    if number is None or not composite or not record.parts:
+        return []
+    part = record.parts[number - 1].checksum
+    return [] if part is None else checksum_headers(replace(part, type="COMPOSITE"))
 
 
 def _asked_for(call: Call) -> tuple[BucketRecord, ObjectRecord]:
@@ -175,17 +188,30 @@ def _not_modified_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[byte
     return [h for h in headers if h[0] in kept]
 
 
+def _part_number(call: Call) -> int | None:
+    """Raises InvalidArgument, InvalidRequest."""
+    text = call.query.get("partNumber")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= 10_000):
+        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
+    if b"range" in call.headers:
+        raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+    return int(text)
+
+
 def _select(
-    call: Call, record: ObjectRecord, current: conditions.Current, headers: list[tuple[bytes, bytes]]
+    call: Call,
+    record: ObjectRecord,
+    current: conditions.Current,
+    number: int | None,
+    headers: list[tuple[bytes, bytes]],
 ) -> tuple[int, tuple[int, int]]:
     """(status, half-open byte range) that Range or partNumber ask for; adds the headers that go with it."""
-    part_number = call.query.get("partNumber")
     range_header = call.header(b"range")
     selected = None
-    if part_number is not None:
-        if range_header is not None:
-            raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
-        selected = _part_range(part_number, record, headers)
+    if number is not None:
+        selected = _part_range(number, record, headers)
     elif range_header is not None and conditions.range_applies(call.headers, current):
         selected = ranges.parse_range(range_header, record.size)
     if selected is None or not record.size:
@@ -195,10 +221,7 @@ def _select(
     return 206, selected
 
 
-def _part_range(text: str, record: ObjectRecord, headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
-        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
-    number = int(text)
+def _part_range(number: int, record: ObjectRecord, headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
     parts = record.parts
     if not parts:
         if number == 1:
@@ -219,7 +242,7 @@ async def _attach_stream(
     """Read the first window now: damage found before the head is sent is an honest error."""
     assert record.manifest is not None
     services = call.services
-    lease = resources.enter_context(services.budget.admit())
+    lease = resources.enter_context(services.budget.admit(call.end))
     manifest = Manifest.decode(record.manifest)
     reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, *selected)
     first = await reader.next_window()

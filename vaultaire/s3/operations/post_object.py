@@ -18,14 +18,16 @@ from index.objects import get_object as find
 from index.records import ObjectRecord
 from index.versions import put_object as put
 from vaultaire.ingest import BodyTooLarge, ClientGone
-from vaultaire.s3 import conditions, form_data, post_policy, sigv4, xml
-from vaultaire.s3.authorize import attribute_actions, load_rules
+from vaultaire.s3 import ceiling, conditions, form_data, post_policy, sigv4, xml
+from vaultaire.s3.authorize import attribute_actions, check_owner, load_rules, require_active
 from vaultaire.s3.body import MAX_PUT_BYTES, BodyPlan, new_digests, new_upload
 from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error, invalid_argument
 from vaultaire.s3.expected import parse_expected
 from vaultaire.s3.headers import has_control_characters
+from vaultaire.s3.metering import admit, charges_of
 from vaultaire.s3.names import check_key
+from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations.attributes import (
     checksum_headers,
     encryption_headers,
@@ -252,30 +254,26 @@ def _header_of(name: str, text: str) -> str | None:
 def _authorize(call: Call, form: Form) -> post_policy.LengthRange | None:
     """Who signed the form, and that it stays within what they signed. Sets the call's principal and key.
 
+    A form that nobody signed is an anonymous PutObject: it needs a policy or a list of the bucket that allows it.
+
     The lengths that the policy allows; None: any. Raises AccessDenied, SignatureDoesNotMatch, InvalidArgument, ...
     """
-    fields, services = form.fields, call.services
-    signature = sigv4.parse_form(fields, region=services.region)
-    if signature is None:
-        raise S3Error("AccessDenied")  # an anonymous form
+    fields = form.fields
+    signature = sigv4.parse_form(fields, region=call.services.region)
+    if signature is not None:
+        _authenticate(call, signature)
+    _count(call)
     bucket = call.found_bucket
-    with services.store.kv.snapshot() as reader:
-        principal = services.keyring.lookup(reader, signature.access_key)
-        if principal is not None and bucket is not None:
-            call.rules = load_rules(reader, bucket, own=principal.reaches(bucket.owner))
-    sigv4.verify_form(signature, principal.secret_key if principal is not None else None)
-    if principal is None:  # verify_form has refused it: this is for the reader
-        raise S3Error("InvalidAccessKeyId")
-    call.principal, call.facts = principal, None
-    if not principal.can_write:
-        raise S3Error("AccessDenied")
     assert call.bucket_name is not None
     if bucket is None:
         raise S3Error("NoSuchBucket", bucket=call.bucket_name)
     if fields.get("bucket", call.bucket_name) != call.bucket_name:
         raise post_policy.refused("the bucket field is not the bucket of the request")
-    policy = post_policy.parse_policy(signature.policy)
-    post_policy.check_form(policy, call.bucket_name, fields, services.clock())
+    lengths = None
+    if signature is not None:
+        policy = post_policy.parse_policy(signature.policy)
+        post_policy.check_form(policy, call.bucket_name, fields, call.services.clock())
+        lengths = policy.length
     key = fields.get("key", "").encode()
     if not key:
         raise invalid_argument(
@@ -285,10 +283,39 @@ def _authorize(call: Call, form: Form) -> post_policy.LengthRange | None:
         )
     check_key(key)
     call.key = key
+    if not ceiling.admits(
+        call.principal, Operation.POST_OBJECT, writes=True, bucket=call.bucket_name, key=key, query={}
+    ):
+        raise S3Error("AccessDenied")
     call.headers = {**call.headers, **form.headers}  # the fields are PutObject's headers, for rights too
+    check_owner(bucket, call.header(b"x-amz-expected-bucket-owner"))
     for action in ("s3:PutObject", *attribute_actions(call, bucket)):
         call.require(action, key)
-    return policy.length
+    return lengths
+
+
+def _authenticate(call: Call, signature: sigv4.FormSignature) -> None:
+    """From here on the call is its signer's. Raises SignatureDoesNotMatch, InvalidAccessKeyId, AccessDenied."""
+    services, bucket = call.services, call.found_bucket
+    with services.store.kv.snapshot() as reader:
+        principal = services.keyring.lookup(reader, signature.access_key)
+        if principal is not None and bucket is not None:
+            call.rules = load_rules(reader, bucket, own=principal.reaches(bucket.owner))
+    sigv4.verify_form(signature, principal.secret_key if principal is not None else None)
+    if principal is None:  # verify_form has refused it: this is for the reader
+        raise S3Error("InvalidAccessKeyId")
+    require_active(principal, call.now_ms())
+    services.last_used.note(principal.access_key, call.now_ms())
+    call.principal, call.facts = principal, None
+
+
+def _count(call: Call) -> None:
+    """Raises SlowDown."""
+    services = call.services
+    with services.store.kv.snapshot() as reader:
+        charges = charges_of(reader, call.principal, call.found_bucket, services.plan)
+    if charges:
+        admit(services.rates, charges)
 
 
 def _most_bytes(call: Call, lengths: post_policy.LengthRange | None) -> int:

@@ -14,6 +14,7 @@ from index.versions import replace_object
 from vaultaire.s3 import tags, xml_tree
 from vaultaire.s3.body import read_small_body
 from vaultaire.s3.call import Call, Response, xml_response
+from vaultaire.s3.facts import requested_tags
 from vaultaire.s3.operations.versioning import require_version, version_headers
 from vaultaire.s3.version_ids import parse_version
 
@@ -38,7 +39,8 @@ async def put_object_tagging(call: Call) -> Response:
     given = tags.parse_xml(body, tags.MAX_OBJECT_TAGS)
     version_id = call.query.get("versionId")
     action = "s3:PutObjectVersionTagging" if version_id else "s3:PutObjectTagging"
-    call.require(action, call.key, version_id, given)
+    call.learn(requested_tags(given))
+    call.require(action, call.key, version_id)
     return Response(200, await _set(call, given))
 
 

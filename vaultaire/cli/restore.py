@@ -1,0 +1,68 @@
+"""`vaultaire restore`: make a store from a backup, in a new directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from vaultaire.cli.backup import open_place, place_argument
+from vaultaire.cli.options import data_option
+from vaultaire.cli.output import Failure, Progress, binary_size, own_command, print_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaultaire.backup.restoring import RestoreReport
+
+
+@click.command("restore")
+@place_argument
+@data_option
+@click.option("--backup", "number", type=click.IntRange(min=1), help="Which one; the newest if not given.")
+@click.option(
+    "--with-damage", is_flag=True, help="Leave out packs that are damaged in the backup, and name them."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
+def command(place: str, data: Path, number: int | None, with_damage: bool, as_json: bool) -> None:
+    """Make a store from a backup. The directory given by --data must be new or empty.
+
+    Every byte is verified, and only then the directory becomes a store. If it is interrupted, run it again.
+    """
+    from vaultaire.backup.restoring import restore_backup
+
+    with Progress() as progress:
+        report = restore_backup(
+            open_place(place, create=False),
+            data,
+            number,
+            with_damage=with_damage,
+            progress=lambda so_far: progress.show(f"copied {binary_size(so_far.copied_bytes)}"),
+        )
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report)))
+    else:
+        print_lines([(line, "") for line in _summary(report)])
+    if report.missing:
+        named = "; ".join(f"{path}: {problem}" for path, problem in sorted(report.missing.items()))
+        raise Failure(
+            f"the store is restored, but these of its files are not whole: {named}. Objects that need them cannot be "
+            f"read; `{own_command()} verify --data {shlex.quote(str(data))}` names them"
+        )
+
+
+def _summary(report: RestoreReport) -> list[str]:
+    lines = [
+        f"restored backup {report.number} of {report.url} to {report.directory}: {binary_size(report.total_bytes)}, "
+        f"the metadata up to sequence {report.sequence}",
+        f"serve it with: {own_command()} serve --data {shlex.quote(report.directory)}",
+    ]
+    if not report.has_secrets:
+        lines.append(
+            "the backup does not hold secret.key: put it there, or make a new root key with: "
+            f"{own_command()} key create --root --new-secret-key --data {shlex.quote(report.directory)}"
+        )
+    return lines

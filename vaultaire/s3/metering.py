@@ -1,0 +1,92 @@
+"""What requests cost: limited keys and tenants are held to their plans here, before an operation begins.
+
+A request counts once its signature is proven: nobody uses up the minute of another. Requests without a signature count
+for the tenant of the bucket. Over the limit: SlowDown with `retry-after`, which every S3 client obeys.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from vaultaire.access import ROOT_TENANT
+from vaultaire.plans import get_plans, subject_of_key, subject_of_tenant
+from vaultaire.s3.errors import S3Error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from index.kv import Reader
+    from index.records import BucketRecord
+    from vaultaire.access import Principal
+    from vaultaire.plans import Plan
+    from vaultaire.rates import Rates
+
+    Event = MutableMapping[str, Any]
+    Charges = tuple[tuple[str, Plan], ...]
+
+NO_CHARGES: Charges = ()
+
+
+def charges_of(
+    reader: Reader, principal: Principal | None, bucket: BucketRecord | None, default: Plan
+) -> Charges:
+    """Whose limits this request counts against; empty for most."""
+    if principal is None:
+        return NO_CHARGES  # an unknown key: it will be refused
+    tenant = principal.tenant if not principal.anonymous else (bucket.owner if bucket is not None else None)
+    if tenant is None:
+        return NO_CHARGES
+    of_tenant = subject_of_tenant(tenant)
+    subjects = (of_tenant,) if principal.anonymous else (of_tenant, subject_of_key(principal.access_key))
+    plans = get_plans(reader, *subjects)
+    if plans[0] is None and default.limits and tenant != ROOT_TENANT:
+        plans[0] = default
+    return tuple(
+        (subject, plan)
+        for subject, plan in zip(subjects, plans, strict=True)
+        if plan is not None and plan.limits
+    )
+
+
+def admit(rates: Rates, charges: Charges) -> None:
+    """Raises SlowDown."""
+    wait = rates.admit(charges, time.monotonic())
+    if wait:
+        seconds = math.ceil(wait)
+        raise S3Error(
+            "SlowDown",
+            f"Please reduce your request rate: your plan allows more again in {seconds} s.",
+            headers=(("retry-after", str(seconds)),),
+        )
+
+
+class Meter:
+    """Counts the bytes of one request's body and of its answer's, and charges them in the end."""
+
+    def __init__(
+        self,
+        rates: Rates,
+        charges: Charges,
+        receive: Callable[[], Awaitable[Event]],
+        send: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self._rates = rates
+        self._charges = charges
+        self._receive = receive
+        self._send = send
+        self._bytes = 0
+
+    async def receive(self) -> Event:
+        event = await self._receive()
+        self._bytes += len(event.get("body", b""))
+        return event
+
+    async def send(self, event: Event) -> None:
+        self._bytes += len(event.get("body", b""))
+        await self._send(event)
+
+    def settle(self) -> None:
+        if self._bytes:
+            self._rates.spend(self._charges, self._bytes, time.monotonic())
