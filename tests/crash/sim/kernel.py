@@ -285,6 +285,37 @@ class Os:
         if length != len(file.data):
             file.resize(length)
 
+    def truncate(self, path: object, length: int) -> None:
+        fd = self.open(path, real_os.O_RDWR)
+        self.ftruncate(fd, length)
+        self.close(fd)
+
+    def statvfs(self, path: object) -> SimpleNamespace:
+        self._kernel.enter("statvfs")
+        return self.fstatvfs(-1)
+
+    def fstatvfs(self, fd: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            f_frsize=4096, f_blocks=1 << 18, f_bavail=0 if self._kernel.disk.full else 1 << 18
+        )
+
+    def stat(self, path: object) -> SimpleNamespace:
+        return self._kernel.path(path).stat()
+
+    @contextmanager
+    def scandir(self, path: object) -> Iterator[Iterator[SimPath]]:
+        yield self._kernel.path(path).iterdir()
+
+    def write(self, fd: int, data: Any) -> int:
+        """At the end: the store writes so only to new files."""
+        return self.pwrite(fd, data, len(self._kernel.file(fd).data))
+
+    @property
+    def path(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            splitext=real_os.path.splitext, samestat=lambda one, other: one.st_ino == other.st_ino
+        )
+
     def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
         kernel = self._kernel
         kernel.enter("posix_fallocate")
@@ -400,7 +431,7 @@ class SimPath(PurePosixPath):
             if not exist_ok:
                 raise
 
-    def touch(self) -> None:
+    def touch(self, mode: int = 0o666) -> None:
         _KERNEL.os.close(_KERNEL.os.open(self, real_os.O_CREAT))
 
     def rmdir(self) -> None:
@@ -587,13 +618,17 @@ def _replacements(kernel: Kernel) -> dict[object, object]:
         real_os: kernel.os,
         real_fcntl: Fcntl(kernel),
         real_threading: Threading(kernel),
-        shutil: SimpleNamespace(rmtree=remove_tree),
+        shutil: SimpleNamespace(
+            rmtree=remove_tree,
+            disk_usage=lambda path: SimpleNamespace(free=0 if kernel.disk.full else 1 << 30),
+        ),
         secrets: SimpleNamespace(
             token_bytes=lambda n=32: randomness.randbytes(n),
             token_hex=lambda n=32: randomness.randbytes(n).hex(),
         ),
         time: SimpleNamespace(
             time=lambda: kernel.now,
+            time_ns=lambda: int(kernel.now * 1e9),
             monotonic=lambda: kernel.now,
             perf_counter=lambda: kernel.now,
             sleep=lambda seconds: kernel.pause(),

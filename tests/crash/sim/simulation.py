@@ -45,6 +45,7 @@ from tests.crash.collecting import collect, delete_all
 from tests.crash.knowledge import Knowledge
 from tests.crash.sim import mutants
 from tests.crash.sim.kernel import NEVER, Kernel, Process, SimPath, installed, remove_tree
+from vaultaire.space import SpacePolicy
 from vaultaire.store import Store
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 MODULES = ("cas.", "index.", "vaultaire.", "tests.crash.workload")
 CLIENTS = ("a", "b", "c", "d", "e")
+CARE = (workload.write_checkpoint, workload.seal_packs, workload.protect)
 DIRECTORY = "/store"
 DAMAGE = (
     CorruptChunk,
@@ -137,6 +139,10 @@ def shrink() -> None:
     names.ChunkStore = functools.partial(ChunkStore, pack_target_bytes=PACK_TARGET_BYTES)
     packs: Any = cas.packs
     packs.FIRST_EXTENT_BYTES = EXTENT_BYTES
+    policy: Any = SpacePolicy
+    policy.of = staticmethod(
+        lambda filesystem_bytes: SpacePolicy(0, 0)
+    )  # a full disk comes without warning here
     create = Identity.create
     Identity.create = staticmethod(lambda: replace(create(), cdc=workload.CUT_RULES))  # type: ignore[method-assign]
 
@@ -257,7 +263,7 @@ class Simulation:
         return not process.dead
 
     def _examine(self) -> None:
-        with Store.open(self._directory(), kind="command", create=True) as store:
+        with Store.open(self._directory(), kind="command", create=True, by_operator=True) as store:
             found = workload.read_states(store, CLIENTS)
             wrong = self.knowledge.judge(found)
             if wrong is None and self.rng.random() < 0.3:
@@ -358,12 +364,12 @@ class Simulation:
             rng = ClientRandom(seeded.random())
             rng.pool = 1 + CLIENTS.index(name)
             state = self.knowledge.states[name]
-            worker = SlowWorker(store, name, rng, state, self._hear, care=workload.CARE)  # type: ignore[arg-type]
+            worker = SlowWorker(store, name, rng, state, self._hear, care=CARE)  # type: ignore[arg-type]
             worker.kernel, worker.churns = self.kernel, self.churns
             self.clients += 1
             try:
                 for _ in range(rng.randrange(20, 40) if self.churns else rng.randrange(4, 15)):
-                    if self.poisoned or self.finding is not None:
+                    if self.poisoned or self.finding is not None or store.kv.read_only_reason() is not None:
                         return
                     worker.step()
                     if rng.random() < 0.3:
@@ -379,7 +385,7 @@ class Simulation:
         while rounds > 0 or (self.churns and self.clients):
             rounds -= 1
             dawdle(self.kernel, rng)
-            if self.poisoned or self.finding is not None:
+            if self.poisoned or self.finding is not None or store.kv.read_only_reason() is not None:
                 return
             store.adopt_dead_writers()
             store.chunks.seal_idle(self.kernel.now + 1e6)
