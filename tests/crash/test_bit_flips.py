@@ -18,7 +18,7 @@ def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_flipped_bits_are_seen_or_harmless():
-    run = laboratory("--seeds", "0-49")
+    run = laboratory("--seeds", "0-29")
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tools.fuzz import engine
 from tools.fuzz.targets import CORPUS, TARGETS, Target, cuts
 
-MUTATIONS = 150  # of each target
+MUTATIONS = 80  # of each target
 
 
 @pytest.fixture(params=sorted(TARGETS))
@@ -31,7 +31,7 @@ def test_mutations_do_no_harm(target):
     assert outcome.inputs == MUTATIONS
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_bytes_and_edits_of_good_ones_do_no_harm(target, data):
     seed = data.draw(st.sampled_from(target.corpus()) | st.binary(max_size=200))
