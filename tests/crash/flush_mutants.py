@@ -21,34 +21,35 @@ class Mutant:
     install: Callable[[], None]
 
 
+def swap(target: Any, name: str, value: Any) -> None:
+    """A mutant whose target has another name now would prove nothing."""
+    assert hasattr(target, name), f"{target} has no {name} any more"
+    setattr(target, name, value)
+
+
 def _no_pack_sync() -> None:
     """A pack's bytes are published without having been flushed."""
-    module: Any = cas.packs
-    module._flush_data = lambda fd: None
+    swap(cas.packs, "flush_data", lambda fd: None)
 
 
 def _no_pack_folder_sync() -> None:
     """The names of new packs are never flushed."""
-    module: Any = cas.packs
-    module.sync_directory = lambda directory: None
+    swap(cas.packs, "sync_directory", lambda directory: None)
 
 
 def _no_journal_sync() -> None:
     """A commit is answered when its record is written and LMDB has it, both without a flush of their last step."""
-    writer: Any = index.segments.SegmentWriter
-    writer._sync = lambda self, fd, *, whole=False: None
+    swap(index.segments.SegmentWriter, "_sync", lambda self, fd, *, whole=False: None)
 
 
 def _no_segment_folder_sync() -> None:
     """The name of a new journal segment is never flushed."""
-    writer: Any = index.segments.SegmentWriter
-    writer._sync_directory = lambda self: None
+    swap(index.segments.SegmentWriter, "_sync_directory", lambda self: None)
 
 
 def _no_environment_sync() -> None:
     """Segments are removed though LMDB may still need them."""
-    files: Any = FileOps
-    files.sync_environment = lambda self, env: None
+    swap(FileOps, "sync_environment", lambda self, env: None)
 
 
 _ALL = (

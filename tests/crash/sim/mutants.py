@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cas.pending
 import vaultaire.collection
 from tests.crash import flush_mutants
-from tests.crash.flush_mutants import Mutant
+from tests.crash.flush_mutants import Mutant, swap
 from vaultaire.store import Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _skip_wait_in(caller: str) -> None:
     def mutated(self: Any, epoch: int) -> Iterator[Any]:
         return iter(()) if sys._getframe(1).f_code.co_name == caller else wait(self, epoch)
 
-    collector._wait = mutated
+    swap(collector, "_wait", mutated)
 
 
 def _no_wait_before_mark() -> None:
@@ -41,8 +41,7 @@ def _early_unlink() -> None:
 
 def _condemned_are_known() -> None:
     """Uploads go on relying on condemned packs."""
-    module: Any = cas.pending
-    module.CondemnedCache.get = lambda self, reader: frozenset()
+    swap(cas.pending.CondemnedCache, "get", lambda self, reader: frozenset())
 
 
 def _unmarked() -> None:
@@ -53,13 +52,12 @@ def _unmarked() -> None:
         return frozenset()
         yield
 
-    collector._marked = marked
+    swap(collector, "_marked", marked)
 
 
 def _lost_run_files() -> None:
     """Only who has left a run file is adopted."""
-    store: Any = Store
-    store._replace_lost_run_files = lambda self: None
+    swap(Store, "name_lost_writers", lambda self: None)
 
 
 _ALL = (
