@@ -53,10 +53,13 @@ def picture(server) -> dict[str, object]:
         for upload in uploads:
             where = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
             seen[f"parts of {upload['UploadId']}"] = s3.list_parts(**where)["Parts"]
-    seen["keys"] = server.cli("key", "list").stdout
+    seen["keys"] = json.loads(server.cli("key", "list", "--json").stdout)
+    for key in seen["keys"]:
+        del key["last_used_ms"]
     statistics = json.loads(server.cli("stats", "--json").stdout)
-    for varying in ("stored_bytes", "overhead_bytes", "compression_ratio", "packs", "scrub", "verify"):
-        statistics.pop(varying, None)
+    varying = ("stored_bytes", "overhead_bytes", "compression_ratio", "packs")
+    for name in (*varying, "scrub", "verify", "collection", "buckets_counted_ms"):
+        statistics.pop(name, None)
     seen["stats"] = statistics
     s3.close()
     return seen
