@@ -157,18 +157,19 @@ class Store:
         return cls(directory, lock_fd, identity, kv, NO_WRITER, kind, space)
 
     def name_lost_writers(self) -> None:
-        """Give a run file to dead writers that left packs and have none: a power cut took it, or no backup held it.
+        """Give a run file to dead writers that left open packs and have none: a power cut took it, or no backup held it.
 
-        What is left of them (open packs, files without a row) is then put in order like that of others. Rows and files
-        are read before the run files: a process makes its run file before its first pack, and removes it after its last
-        one is sealed. So no living process can look lost.
+        Their packs are then put in order like those of others. Files without a row make nobody a lost writer: it may be
+        the rows that are lost, and adoption would remove the files. Rows are read before the run files: a process makes
+        its run file before its first pack, and removes it after its last one is sealed. So no living process can look
+        lost.
         """
         with self.kv.snapshot() as reader:
-            rows = dict(iterate_packs(reader))
-        left = {
-            writer_of(pack) for pack, row in rows.items() if row.state == PackState.OPEN and not row.damaged
-        }
-        left |= {writer_of(pack) for pack in self.packs.packs() if pack not in rows}
+            left = {
+                writer_of(pack)
+                for pack, row in iterate_packs(reader)
+                if row.state == PackState.OPEN and not row.damaged
+            }
         run = self.directory / "run"
         for writer in sorted(left - RunFiles(run).writers()):
             # A full disk: packs can be read as they are, and the next start tries again.

@@ -60,6 +60,8 @@ def picture(server) -> dict[str, object]:
     varying = ("stored_bytes", "overhead_bytes", "compression_ratio", "packs")
     for name in (*varying, "scrub", "verify", "collection", "buckets_counted_ms"):
         statistics.pop(name, None)
+    for counted in statistics["buckets"].values():
+        del counted["stored_bytes"]
     seen["stats"] = statistics
     s3.close()
     return seen
