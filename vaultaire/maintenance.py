@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from cas.errors import CasError
+from cas.errors import CasError, NoSpace
 from index.errors import NamesError
-from index.kv import KvError, StorePoisoned
+from index.kv import KvError, MapFull, StorePoisoned
 from index.poison import forget_poison
 from index.tokens import forget_tokens
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
@@ -131,7 +131,9 @@ def run_due(all_chores: Sequence[Chore], now: float, stopping: Callable[[], bool
             chore.run()
         except StorePoisoned:
             raise
-        except (KvError, CasError, NamesError, StoreError, OSError):
+        except (MapFull, NoSpace, OSError) as error:  # of the disk: where we were does not matter
+            log.error("%s failed: %s; it will be tried again", chore.name, error)
+        except (KvError, CasError, NamesError, StoreError):
             log.exception("%s failed; it will be tried again", chore.name)
 
 

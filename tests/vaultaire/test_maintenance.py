@@ -27,7 +27,7 @@ def test_a_failing_chore_is_tried_again_and_stops_no_other(caplog):
     run_due(chores, 0.0)
     run_due(chores, 1.0)
     assert calls == ["failing", "sound"] * 2
-    assert "failing failed; it will be tried again" in caplog.text
+    assert "failing failed: the disk is away; it will be tried again" in caplog.text
 
 
 def test_a_poisoned_store_ends_the_process():

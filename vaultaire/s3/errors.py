@@ -203,8 +203,8 @@ class S3Error(Exception):
 
     `extra` becomes XML elements of that name, in order (`Condition`, `Region`, ...); None values are left out.
     `bucket` and `key` are short for the elements BucketName and Key. `resource` overrides the request's own path.
-    `headers` are sent with the answer; SlowDown and ServiceUnavailable carry a retry-after
-    in any case.
+    `headers` are sent with the answer; SlowDown and ServiceUnavailable always carry a
+    retry-after, one second unless it is given.
     """
 
     def __init__(
@@ -230,7 +230,9 @@ class S3Error(Exception):
         for name, value in (extra or {}).items():
             if value is not None:
                 self.extra[name] = str(value)
-        self.headers = tuple(headers) or _DEFAULT_HEADERS.get(code, ())
+        given = {name for name, _ in headers}
+        default_headers = (header for header in _DEFAULT_HEADERS.get(code, ()) if header[0] not in given)
+        self.headers: tuple[tuple[str, str], ...] = (*default_headers, *headers)
         super().__init__(f"{code}: {self.message}")
 
 
