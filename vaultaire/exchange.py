@@ -279,6 +279,10 @@ class Exchange:
         if planned.framing is Framing.LENGTH and whole_length not in (None, planned.left):
             raise RuntimeError(_WRONG_LENGTH)  # while an error can still be answered
         self._framing, self._response_left, self.close = planned.framing, planned.left, planned.close
+        if self._expects_continue and not planned.close:
+            # There was no body to ask for. botocore takes a final answer without the interim one as said for good, and
+            # reads the head of the connection's next answer as a body, until it times out.
+            return _CONTINUE + planned.data
         return planned.data
 
     def _count(self, size: int, *, more: bool) -> None:

@@ -44,6 +44,20 @@ def test_no_continue_for_a_body_that_is_here_already(front):
         assert client.response().body == b"abc"
 
 
+@pytest.mark.parametrize(("path", "status"), [("/echo", 200), ("/refuse", 403)])
+def test_continue_precedes_the_answer_of_a_connection_that_goes_on(front, path, status):
+    """Without it botocore takes its next request on this connection for answered, and waits for the end of time."""
+    with front.connect() as client:
+        for _ in range(2):
+            client.send(
+                f"PUT {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n"
+            )
+            assert client.response().status == 100
+            answer = client.response()
+            assert (answer.status, answer.headers.get("connection")) == (status, None)
+        assert client.request(GET).status == 200
+
+
 # -- early answers
 
 
