@@ -138,7 +138,7 @@ def test_a_restored_store_shows_all_that_the_original_showed(new_server, rng, tm
             s3.close()
 
 
-@pytest.mark.subset
+@pytest.mark.full
 def test_backups_taken_while_clients_write_hold_one_moment_each(new_server, tmp_path):
     place = tmp_path / "backups"
     with new_server() as server:

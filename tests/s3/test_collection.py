@@ -1,4 +1,7 @@
-"""Collection beside a real server: nothing fails, nothing is lost, and the space comes back."""
+"""Collection beside a real server: nothing fails, nothing is lost, and the space comes back.
+
+The long one: python -m pytest -m full tests/s3/test_collection.py (tests/crash/test_gc_race.py does more of it, sooner)
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ class Client(threading.Thread):
             self.errors.append(f"{answer.status} instead of {status}: {answer.body[:300]!r}")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nothing_fails_while_gc_runs_again_and_again(server):
     caller = caller_of(server)
     assert caller.call("PUT", "/gcb").status == 200
