@@ -68,13 +68,15 @@ def test_packs_of_a_dead_process_are_adopted_though_its_run_file_is_lost(tmp_pat
         shutil.copytree(tmp_path / "live", tmp_path / "cut")
         unpublished.abort()
     shutil.rmtree(tmp_path / "cut" / "run")
-    stray = tmp_path / "cut" / "packs" / "01" / f"{(77 << 32) + 1:016x}.pack"
+    stray_pack = (77 << 32) + 1
+    stray = tmp_path / "cut" / "packs" / "01" / f"{stray_pack:016x}.pack"
     stray.write_bytes(b"of a process whose first commit never was")
     with open_store(tmp_path / "cut") as store:
         with store.kv.snapshot() as reader:
             rows = dict(iterate_packs(reader))
         assert {row.state for row in rows.values()} == {PackState.SEALED}
-        assert list(store.packs.packs()) == list(rows)
+        # A file without a row stays where nothing tells whose it is: it may be the row that is lost.
+        assert list(store.packs.packs()) == [*rows, stray_pack]
         assert read(store, bucket, b"key") == b"data" * 5000
         assert [path.name for path in (tmp_path / "cut" / "run").iterdir()] == [store.run_file.path.name]
 
