@@ -337,6 +337,11 @@ def forget_pack(txn: Transaction, pack: int) -> None:
     txn.put(STATE, _GONE + pack_key(pack), b"")
 
 
+def is_gone(reader: Reader, pack: int) -> bool:
+    """Whether collection is about to remove the file of this pack, which has no row any more."""
+    return reader.get(STATE, _GONE + pack_key(pack)) is not None
+
+
 def read_gone(reader: Reader) -> list[int]:
     """Packs without a row whose files may still be there, ascending."""
     return [int.from_bytes(key[len(_GONE) :], "big") for key, _ in reader.scan(STATE, _GONE, _GONE_END)]

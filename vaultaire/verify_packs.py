@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog import PACKS, STATE, PackState, get_pack, pack_key
+from cas.catalog import PACKS, PackState, get_pack, is_gone, pack_key
 from cas.chunk import Hasher
 from cas.errors import CasError, MissingPack, UnsupportedFormat
 from cas.pack import read_contents
@@ -199,6 +199,4 @@ class PackVerification:
     def _is_known(self, pack: int) -> bool:
         """It has a row by now, or collection is about to remove it."""
         with self._kv.snapshot() as reader:
-            return reader.get(PACKS, pack_key(pack)) is not None or (
-                reader.get(STATE, b"gone/" + pack_key(pack)) is not None
-            )
+            return reader.get(PACKS, pack_key(pack)) is not None or is_gone(reader, pack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from obstore.store import MemoryStore
 
 from vaultaire.backup.bucket import BucketPlace
 from vaultaire.backup.folder import FolderPlace
@@ -13,8 +14,7 @@ from vaultaire.backup.place import BackupError, ItemMissing
 def place(request, tmp_path):
     if request.param == "folder":
         return FolderPlace(tmp_path / "place", create=True)
-    store = pytest.importorskip("obstore.store")
-    return BucketPlace("bucket", "prefix", store=store.MemoryStore())
+    return BucketPlace("bucket", "prefix", store=MemoryStore())
 
 
 NAME = "pieces/ab/" + "ab" * 32

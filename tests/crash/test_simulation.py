@@ -9,10 +9,7 @@ import sys
 import pytest
 
 from tests.crash.results import REPOSITORY
-
-pytest.importorskip("greenlet")
-
-from tests.crash.sim import mutants  # the kernel needs greenlet
+from tests.crash.sim import mutants
 
 
 def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -316,8 +316,6 @@ def test_backups_beside_collection_and_churn_hold_one_moment_each(new_server, tm
     """timeout 600 python -m pytest -m full tests/s3/test_backup.py -k churn"""
     place = tmp_path / "backups"
     with new_server() as server:
-        if server.cli("gc", "--help", check=False).returncode:
-            pytest.skip("this version does not collect")
         s3 = make_boto_client(server)
         s3.create_bucket(Bucket="busy")
         s3.close()
