@@ -89,6 +89,11 @@ class Front:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return {int(pid) for pid in path.read_text().split()}
 
+    def all_children(self, count: int) -> set[int]:
+        """The same, once there are `count`: maintenance starts only after the workers are ready."""
+        eventually(lambda: len(self.children()) == count)
+        return self.children()
+
     def connect(self, receive_buffer: int | None = None) -> Client:
         return Client(self, receive_buffer)
 

@@ -103,8 +103,7 @@ def test_every_address_of_a_name_gets_the_same_port():
 
 def test_killed_worker_is_replaced_while_requests_go_on(start):
     with start("tests.front.maintenance", workers=2) as front:
-        before = front.children()
-        assert len(before) == 3
+        before = front.all_children(3)
         victim = int(front.get("/process").body)
         kill(victim)
         for _ in range(20):
@@ -119,7 +118,7 @@ def test_killed_worker_is_replaced_while_requests_go_on(start):
 def test_killed_maintenance_process_is_replaced(start):
     with start("tests.front.maintenance") as front:
         worker = int(front.get("/process").body)
-        (maintenance,) = front.children() - {worker}
+        (maintenance,) = front.all_children(2) - {worker}
         kill(maintenance)
         eventually(lambda: front.children() - {worker, maintenance})
         assert int(front.get("/process").body) == worker
@@ -127,17 +126,15 @@ def test_killed_maintenance_process_is_replaced(start):
 
 def test_poisoned_store_restarts_every_process(start):
     with start("tests.front.maintenance") as front:
-        eventually(lambda: len(front.children()) == 2)  # maintenance starts once the workers are ready
-        before, port = front.children(), front.port
+        before, port = front.all_children(2), front.port
         front.get(f"/stop?code={EX_TEMPFAIL}")
         assert front.wait_ready().port == port
-        eventually(lambda: len(front.children()) == 2)
-        assert not front.children() & before
+        assert not front.all_children(2) & before
 
 
 def test_killed_supervisor_takes_everything_along_and_the_port_is_free_again(start):
     with start("tests.front.maintenance", workers=2) as front:
-        children = front.children()
+        children = front.all_children(3)
         kill(front.process.pid)
         with start(workers=1, port=front.port) as second:
             assert second.get("/plain").status == 200
