@@ -1,7 +1,7 @@
 """Ingests: one running upload into the chunk store.
 
 Per block: cut, hash, look up (one round trip), compress what is new, append. Memory stays bounded whatever the
-size: the chunker's tail, one unfinished frame, one unfinished manifest node per level, and the placements that wait
+size: what is not cut yet (`cas.cutter`), one unfinished frame, one unfinished manifest node per level, and the placements that wait
 for a publication (up to about PUBLISH_BATCH if the caller publishes early, as it should).
 
 Nothing that an ingest appends is visible or relied upon before a commit holds its publication; whatever fails or is
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cas.appender import Appender
     from cas.chunk import Hasher
-    from cas.chunker import Chunker
+    from cas.cutter import Cutter
     from cas.manifest import Manifest, Node
     from cas.pending import Known
     from cas.ports import ParallelMap
@@ -34,14 +34,14 @@ class Ingest:
 
     def __init__(
         self,
-        chunker: Chunker,
+        cutter: Cutter,
         hasher: Hasher,
         known: Known,
         appender: Appender,
         parallel_map: ParallelMap,
         on_end: Callable[[], None],
     ) -> None:
-        self._chunker = chunker
+        self._cutter = cutter
         self._hasher = hasher
         self._pending = Pending(known)
         self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map)
@@ -66,7 +66,7 @@ class Ingest:
     @property
     def held_bytes(self) -> int:
         """Raw bytes of the chunks that are not written yet."""
-        return self._chunker.held_bytes + self._data.held_bytes
+        return self._cutter.held_bytes + self._data.held_bytes
 
     def feed(self, block: bytes | memoryview) -> None:
         """Take the next bytes in; keeps nothing of `block`. Blocking. 64 KiB to 4 MiB at a time are best.
@@ -76,20 +76,21 @@ class Ingest:
         if self._manifest is not None:
             raise RuntimeError("an ingest is fed after it was finished")
         self.size += len(block)
-        self._take(self._chunker.feed(block))
+        self._take(self._cutter.feed(block))
 
     def flush(self) -> None:
-        """Write all that is complete, and hold no more than the chunk that is not. Frames become smaller by it.
+        """Write what there is, and hold no more than a base chunk that is not complete. Frames become smaller by it,
+        and joined chunks of noise, which are then not found again (`Cutter.settle`).
 
         For a caller that is short of memory. Blocking. Raises as `feed`.
         """
-        self._take(self._chunker.settle())
+        self._take(self._cutter.settle())
         self._data.flush()
 
     def finish(self) -> Manifest:
         """No more bytes: write what is left. Idempotent. Raises as `feed`."""
         if self._manifest is None:
-            self._take(self._chunker.finish())
+            self._take(self._cutter.finish())
             self._data.flush()
             self._manifest, nodes = self._builder.finish()
             self._store_nodes(nodes)

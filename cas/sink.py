@@ -1,7 +1,7 @@
 """Storing a stream of chunks of one kind: known ones are dropped, new ones are gathered into frames and appended.
 
-A frame is closed before it would exceed its target size (one chunk may be larger alone), so all of it lies in
-zstd's window. Frames that are complete are encoded side by side, then appended in order. Nothing of a caller's
+A frame is closed before it would exceed its target size, so all of it lies in zstd's window. A chunk of that size or
+more (joined ones are) is a frame of its own, written at once, beside the one that is being filled. Frames that are complete are encoded side by side, then appended in order. Nothing of a caller's
 buffer is kept: at the end of `take` the chunks of the unfinished frame are copied.
 """
 
@@ -27,10 +27,10 @@ class _Draft:
 
     __slots__ = ("chunks", "ids", "raw_length")
 
-    def __init__(self) -> None:
-        self.ids: list[bytes] = []
-        self.chunks: list[Buffer] = []
-        self.raw_length = 0
+    def __init__(self, ids: list[bytes], chunks: list[Buffer], raw_length: int) -> None:
+        self.ids = ids
+        self.chunks = chunks
+        self.raw_length = raw_length
 
     def encode(self) -> EncodedFrame:
         return encode_frame(self.ids, self.chunks)
@@ -46,7 +46,7 @@ class Sink:
         self._appender = appender
         self._pending = pending
         self._parallel_map = parallel_map
-        self._draft = _Draft()
+        self._draft = _Draft([], [], 0)
 
     @property
     def held_bytes(self) -> int:
@@ -65,9 +65,12 @@ class Sink:
                 continue
             held.add(chunk_id)
             length = len(chunk)
+            if length >= TARGET_RAW_BYTES:
+                full.append(_Draft([chunk_id], [chunk], length))
+                continue
             if draft.ids and (draft.raw_length + length > TARGET_RAW_BYTES or len(draft.ids) == MAX_CHUNKS):
                 full.append(draft)
-                draft = _Draft()
+                draft = _Draft([], [], 0)
             draft.ids.append(chunk_id)
             draft.chunks.append(chunk)
             draft.raw_length += length
@@ -77,7 +80,7 @@ class Sink:
 
     def flush(self) -> None:
         """Write the unfinished frame. Raises as `take`."""
-        draft, self._draft = self._draft, _Draft()
+        draft, self._draft = self._draft, _Draft([], [], 0)
         if draft.ids:
             self._write([draft])
 

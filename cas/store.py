@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 from cas.adoption import Adoption, adopt
 from cas.appender import Appender
 from cas.catalog import CasStatistics, publish, statistics
-from cas.chunk import ChunkId, Hasher
-from cas.chunker import Chunker, CutRules
+from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
+from cas.cutter import Cutter
 from cas.errors import CasError
 from cas.healing import Healer
 from cas.ingest import Ingest
@@ -87,7 +87,8 @@ class ChunkStore:
         self._packs = packs
         self._operations = operations
         self._parallel_map = parallel_map
-        self._rules = CutRules.parse(identity.cdc)
+        Cutter.of(identity)  # refuses unknown rules
+        self._identity = identity
         self._hasher = Hasher(identity.hash_key)
         self._appender = Appender(packs, identity, writer, clock, pack_target_bytes)
         self._known = Known(kv, self._appender.lost)
@@ -100,8 +101,8 @@ class ChunkStore:
         """Begin an upload."""
         operations = self._operations
         on_end = (lambda: None) if operations is None else partial(operations.end, operations.begin())
-        chunker = Chunker(self._rules)
-        return Ingest(chunker, self._hasher, self._known, self._appender, self._parallel_map, on_end)
+        cutter = Cutter.of(self._identity)
+        return Ingest(cutter, self._hasher, self._known, self._appender, self._parallel_map, on_end)
 
     def compose(self, parts: Sequence[tuple[Manifest, int, int]]) -> Composition:
         """One manifest for the ranges [start, stop) of these manifests, in order. Metadata only.
@@ -148,19 +149,28 @@ class ChunkStore:
         fetch = partial(self._fetch_node, reader)
         return resolve(reader, list(walk(manifest.level, manifest.entries, start, stop, fetch)))
 
-    def windows(self, manifest: Manifest, start: int, stop: int, window_bytes: int) -> Iterator[list[Span]]:
-        """As `locate`, about `window_bytes` at a time (never less, but for the last; more by less than a chunk).
+    def windows(
+        self,
+        manifest: Manifest,
+        start: int,
+        stop: int,
+        window_bytes: int,
+        span_bytes: int = MAX_RAW_BYTES,
+    ) -> Iterator[list[Span]]:
+        """As `locate`, about `window_bytes` at a time (never less, but for the last; more by less than a span).
 
-        Each step takes a short snapshot of its own; the generator may move between threads. Raises as `locate`.
+        Longer spans than `span_bytes` are divided: less is held at a time, but a chunk is read and verified once for
+        each of its parts. Each step takes a short snapshot of its own; the generator may move between threads. Raises as `locate`.
         """
         batch: list[Entry] = []
         held = 0
         for entry in walk(manifest.level, manifest.entries, start, stop, self._fetch_node_now):
-            batch.append(entry)
-            held += entry.length
-            if held >= window_bytes:
-                yield self._resolve(batch)
-                batch, held = [], 0
+            for part in _divided(entry, span_bytes):
+                batch.append(part)
+                held += part.length
+                if held >= window_bytes:
+                    yield self._resolve(batch)
+                    batch, held = [], 0
         if batch:
             yield self._resolve(batch)
 
@@ -291,6 +301,11 @@ class ChunkStore:
         manifest, nodes = builder.finish()
         _store_nodes(sink, nodes)
         return manifest
+
+
+def _divided(entry: Entry, most: int) -> Iterator[Entry]:
+    for start in range(0, entry.length, most):
+        yield Entry(entry.id, entry.start + start, min(most, entry.length - start))
 
 
 def _store_nodes(sink: Sink, nodes: Sequence[Node]) -> None:

@@ -3,7 +3,8 @@
 Blocks grow with what arrives (64 KiB to 4 MiB; 1 MiB while many streams run), and the byte budget is asked before
 they grow. While threads work on one block (the client's digests beside cut + hash + look up + compress + append)
 the next one is received: two blocks are held at most, and a client that stalls holds but what it has sent of one.
-When the budget is short, blocks are small and no unfinished frame is kept: what is left is a chunk that is not cut yet.
+When the budget is short, blocks are small and no unfinished frame is kept, nor a chunk of noise that could become
+larger: what is left is one of 128 KiB at most that is not cut yet.
 Whatever the size of the pieces that bytes come in, holding them costs about as much memory as they are long.
 
 A body that fits the first block takes no detour: up to `INLINE_MAX_BYTES` it is not chunked at all but stays in the
@@ -39,7 +40,7 @@ CROWDED_BLOCK_BYTES = 1 << 20
 FIRST_BLOCK_BYTES = 64 << 10  # also the least of any block while the budget has room
 HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
 SCARCE_BLOCK_BYTES = 16 << 10  # when the budget is short: every stream has a little more than this
-INGEST_BYTES = 256 << 10  # what an ingest holds between blocks: the chunker's tail and an unfinished frame
+INGEST_BYTES = 256 << 10  # what an ingest holds between blocks at least: an unfinished chunk and frame
 # A `bytes` of one byte costs 50, a view of one 200, and a client chooses how small its packets and chunks are.
 SMALL_PIECE_BYTES = 4 << 10
 JOINED_BYTES = 64 << 10  # small pieces are joined up to this size
@@ -273,9 +274,10 @@ class Upload:
         here = self._in_hand + self._arriving
         if self._ingest is None:
             return self._lease.resize(here)
-        if self._lease.resize(here + INGEST_BYTES):
+        held = self._ingest.held_bytes
+        if self._lease.resize(here + max(held, INGEST_BYTES)):
             return True
-        self._lease.hold(here + self._ingest.held_bytes)
+        self._lease.hold(here + held)
         return False
 
     def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:

@@ -28,7 +28,11 @@ Window = list[Piece]
 
 WINDOW_BYTES = 1 << 20
 CROWDED_WINDOW_BYTES = 256 << 10
-SMALL_WINDOW_BYTES = 1  # when the budget is short: one chunk
+SMALL_WINDOW_BYTES = 1  # when the budget is short: one span
+# Chunks of noise may have 2 MiB. Each part of one costs reading and hashing all of it, so few parts are made: 0.5 ms of
+# CPU per part of a chunk that large.
+CROWDED_SPAN_BYTES = 512 << 10
+SMALL_SPAN_BYTES = 128 << 10
 AHEAD = 1
 HELD_WINDOWS = AHEAD + 2
 
@@ -44,11 +48,22 @@ class ObjectReader:
         self._lease = lease
         self._threads = threads
         self._chunks = chunks
-        self._spans = chunks.windows(manifest, start, stop, window if self._roomy else SMALL_WINDOW_BYTES)
+        self._held = HELD_WINDOWS * min(window, stop - start)
+        if not self._roomy:
+            self._spans = chunks.windows(manifest, start, stop, SMALL_WINDOW_BYTES, SMALL_SPAN_BYTES)
+        elif lease.crowded:
+            self._spans = chunks.windows(manifest, start, stop, window, CROWDED_SPAN_BYTES)
+        else:
+            self._spans = chunks.windows(manifest, start, stop, window)
 
     async def next_window(self) -> Window | None:
         """The next bytes, verified; None at the end. Raises CasError."""
-        return await self._threads.read(self._read_next)
+        window = await self._threads.read(self._read_next)
+        if self._roomy and window is not None and HELD_WINDOWS * len(window[0]) > self._held:
+            # Large chunks: more is held than was asked for.
+            self._held = HELD_WINDOWS * len(window[0])
+            self._lease.hold(self._held)
+        return window
 
     async def send_rest(self, send: Callable[[Piece], Awaitable[None]]) -> None:
         """Send every window that is left, reading ahead if the budget has room for that."""
@@ -96,6 +111,8 @@ class ObjectReader:
         if spans is None:
             return None
         pieces = self._chunks.read(spans)
+        if len(pieces) == 1 and len(pieces[0]) < spans[0].placement.length:
+            return [bytes(pieces[0])]  # a view would hold the whole chunk
         # One write per window instead of one per chunk; the copy costs 0.1 ms per MiB.
         return [pieces[0] if len(pieces) == 1 else b"".join(pieces)]
 
