@@ -48,9 +48,8 @@ class Cutter:
 
         The views stay valid as long as the caller does not change `block`; no reference to it is kept.
         """
-        view = memoryview(block)
         chunks: list[memoryview] = []
-        for piece, ends in [(view, False)] if self._tar is None else self._tar.feed(view):
+        for piece, ends in [(memoryview(block), False)] if self._tar is None else self._tar.feed(block):
             self._cut(piece, ends, chunks)
         if self._joiner is not None:
             self._joiner.keep()

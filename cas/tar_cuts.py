@@ -16,21 +16,24 @@ of an archive that nobody makes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
+    Bytes = bytes | memoryview
     Piece = tuple[memoryview, bool]  # bytes of the stream; whether a segment ends behind them
 
 MIN_MEMBER_BYTES: Final = 4096  # smaller ones are not worth chunks of their own: content cuts them
 RECORD: Final = 512  # bytes of a header, and what members are filled up to
 _MAGIC: Final = b"ustar"
-_MAGIC_AT: Final = 257
+_BEFORE: Final = 257  # bytes of the header before it
+_MAGIC_END: Final = _BEFORE + len(_MAGIC)
 _LINK_NAME_BYTES: Final = 100  # right before the magic; of a header that is searched for it is empty
 _NO_LINK: Final = bytes(_LINK_NAME_BYTES)
+_SOUGHT: Final = _NO_LINK + _MAGIC
 _EXTENSIONS: Final = b"xgLKXVN"  # headers whose data speaks of the next member
 _EMPTY: Final = b"123456"  # links, devices, directories, pipes: no data whatever the size says
 _SPARSE: Final = ord("S")
@@ -38,18 +41,13 @@ _IS_EXTENDED_AT: Final = 482  # old GNU sparse: not 0 if blocks of the map follo
 _MORE_AT: Final = 504  # of such a block: not 0 if another one follows
 _SPACES: Final = 8 * ord(" ")  # what the checksum's own field counts for
 
-EXAMINED_EVERY_BYTES: Final = 4096
+EXAMINED_EVERY_BYTES: Final = 16 << 10
 _BURST_BYTES: Final = 64 * EXAMINED_EVERY_BYTES
 
-_SAMPLE_STEP: Final = 32  # of 100 zero bytes at least three in a row are seen
-_FIRST_SLICE: Final = 2048
-_SLICE: Final = 64 << 10
-# Of the magic behind two zero bytes, one aligned word of four bytes is one of these; and how far before or behind it
-# the magic begins.
-_WORDS: Final = tuple(
-    (int.from_bytes(word, "little"), shift)
-    for word, shift in ((b"usta", 0), (b"star", -1), (b"\0ust", 1), (b"\0\0us", 2))
-)
+_FEW_BYTES: Final = 2048
+_MANY_BYTES: Final = 64 << 10
+_WORD: Final = 8
+_ZERO_WORDS: Final = b"\1" * ((_LINK_NAME_BYTES - _WORD + 1) // _WORD)
 
 _ANY, _SPARSE_MAP, _DATA, _GAP = range(4)
 
@@ -60,7 +58,7 @@ def padded(size: int) -> int:
 
 def header_size(header: bytes) -> int | None:
     """The size field of 512 bytes that have the magic; None: they are no header. Does not look at the checksum."""
-    if header[_MAGIC_AT : _MAGIC_AT + 5] != _MAGIC:
+    if header[_BEFORE:_MAGIC_END] != _MAGIC:
         return None
     if header[124] == 0x80:
         return int.from_bytes(header[125:136], "big")
@@ -107,19 +105,22 @@ class TarCuts:
     def held_bytes(self) -> int:
         return len(self._kept)
 
-    def feed(self, block: memoryview) -> list[Piece]:
-        """All that is decided now, as views onto `block` and onto bytes of their own, in order."""
+    def feed(self, block: Bytes) -> list[Piece]:
+        """All that is decided now, as views onto `block` and onto bytes of their own, in order.
+
+        Bytes are walked three times as fast as views are.
+        """
         begin, self._end = self._end, self._end + len(block)
         kept = self._kept
         if kept:
-            self._walk(memoryview(kept + bytes(block[:RECORD])), begin - len(kept), begin)
+            self._walk(kept + bytes(block[:RECORD]), begin - len(kept), begin)
         if self._at >= begin:
             self._walk(block, begin, self._end)
         decided = min(self._at, self._end)
         pieces: list[Piece] = []
         if kept:
             self._give(memoryview(kept), begin - len(kept), min(decided, begin), pieces)
-        self._give(block, begin, decided, pieces)
+        self._give(memoryview(block), begin, decided, pieces)
         if decided >= begin:
             self._kept = bytes(block[decided - begin :])
         else:
@@ -147,7 +148,7 @@ class TarCuts:
         if at < stop:
             pieces.append((source[at - origin : stop - origin], False))
 
-    def _walk(self, data: memoryview, origin: int, limit: int) -> None:
+    def _walk(self, data: Bytes, origin: int, limit: int) -> None:
         """Go on as far as `data`, whose first byte has offset `origin`, shows what is before `limit`."""
         last = origin + len(data) - RECORD
         while self._at < limit:
@@ -158,7 +159,10 @@ class TarCuts:
                 return
             else:
                 begin = self._at - origin
-                self._step(bytes(data[begin : begin + RECORD]))
+                if self._state == _DATA and data[begin + _BEFORE : begin + _MAGIC_END] != _MAGIC:
+                    self._skip_data()
+                else:
+                    self._step(bytes(data[begin : begin + RECORD]))
 
     def _step(self, record: bytes) -> None:
         """Take in the 512 bytes at `_at`."""
@@ -171,10 +175,13 @@ class TarCuts:
         elif self._is_member(record, self._at):
             self._state = _ANY  # a tar in a tar: its members are ours
         else:
-            if self._size >= MIN_MEMBER_BYTES:
-                self._cuts += (self._at, self._at + self._size)
-            self._at += self._size
-            self._state = _ANY
+            self._skip_data()
+
+    def _skip_data(self) -> None:
+        if self._size >= MIN_MEMBER_BYTES:
+            self._cuts += (self._at, self._at + self._size)
+        self._at += self._size
+        self._state = _ANY
 
     def _take_header(self, record: bytes) -> None:
         size = header_size(record)
@@ -198,9 +205,12 @@ class TarCuts:
         self._charged = max(self._charged, at) + EXAMINED_EVERY_BYTES
         return has_checksum(record)
 
-    def _search(self, data: memoryview, origin: int, limit: int) -> bool:
+    def _search(self, data: Bytes, origin: int, limit: int) -> bool:
         """Whether a header was found; else `_at` is the first offset that is still in doubt."""
-        for place in find_magic(data, self._at - origin, limit - origin):
+        begin = max(self._at, self._charged - _BURST_BYTES)
+        places = find_magic(data, begin - origin, limit - origin)
+        place = next(places, None)
+        while place is not None:
             at = origin + place
             if place + RECORD > len(data):
                 self._at = at
@@ -210,52 +220,60 @@ class TarCuts:
                 self._cuts.append(at)
                 self._state = _ANY
                 return True
-        in_doubt = len(data) - (_MAGIC_AT + len(_MAGIC)) + 1
+            try:
+                place = places.send(self._charged - _BURST_BYTES - origin)
+            except StopIteration:
+                break
+        in_doubt = len(data) - _BEFORE - _WORD
         self._at = max(self._at, min(limit, origin + in_doubt))
         return False
 
 
-def find_magic(data: memoryview, start: int, stop: int) -> Iterator[int]:
+def find_magic(data: Bytes, start: int, stop: int) -> Generator[int, int, None]:
     """Where, in [start, stop), 512 bytes begin that have an empty link name and the magic, ascending.
 
-    Reads nothing behind `stop` + 262. No Python per byte or per magic, but for those behind 100 zero bytes.
+    Not those of which `data` ends less than three bytes behind the magic. What is sent says where to go on, if that is
+    further. No Python per byte or per magic, but for those behind 96 zero bytes: one in 100 bytes at most.
     """
-    stop = min(stop, len(data) - _MAGIC_AT - len(_MAGIC) + 1)
-    size = _FIRST_SLICE
+    stop = min(stop, len(data) - _BEFORE - _WORD)
+    size = _FEW_BYTES
     while start < stop:
         end = min(start + size, stop)
-        # The bytes where link names and magics of this slice may be.
-        window = data[start + _MAGIC_AT - _LINK_NAME_BYTES : end + _MAGIC_AT + len(_MAGIC) - 1]
-        places = _magics_in_few(window) if size == _FIRST_SLICE else _magics_in_many(window)
-        for place in places:
-            if bytes(window[place - _LINK_NAME_BYTES : place]) == _NO_LINK:
-                yield start + place - _LINK_NAME_BYTES
-        start, size = end, _SLICE
+        search = _search_few if size == _FEW_BYTES else _search_many
+        resume = start
+        for near in search(data, start + _BEFORE, end + _BEFORE):
+            if near + _WORD <= resume + _BEFORE:
+                continue
+            word = bytes(data[near : near + _WORD])
+            magic = near + _WORD - len(word.lstrip(b"\0"))
+            place = magic - _BEFORE
+            if resume <= place < end and data[magic - len(_NO_LINK) : magic + len(_MAGIC)] == _SOUGHT:
+                resume = max(place + 1, (yield place))
+        start = max(end, resume)
+        size = min(2 * size, _MANY_BYTES)  # who finds soon has not looked at much for nothing
 
 
-def _magics_in_few(window: memoryview) -> Iterator[int]:
-    """For so few bytes that numpy's calls would cost more than the search."""
-    data = bytes(window)
-    place = data.find(_NO_LINK + _MAGIC)
+def _search_few(data: Bytes, start: int, stop: int) -> list[int]:
+    """Near which magics begin, in [start, stop): for so few bytes that numpy's calls cost more than the search."""
+    window = bytes(data[start - len(_NO_LINK) : stop + len(_MAGIC) - 1])
+    places = []
+    place = window.find(_SOUGHT)
     while place >= 0:
-        yield place + _LINK_NAME_BYTES
-        place = data.find(_NO_LINK + _MAGIC, place + 1)
+        places.append(start + place)
+        place = window.find(_SOUGHT, place + len(_SOUGHT))
+    return places
 
 
-def _magics_in_many(window: memoryview) -> list[int]:
-    """Magics at 100 and later; all that stand behind 100 zero bytes, and few others."""
-    array = np.frombuffer(window, np.uint8)
-    if b"\0\0\0" not in array[::_SAMPLE_STEP].tobytes():
+def _search_many(data: Bytes, start: int, stop: int) -> list[int]:
+    """The same, by words of 8 bytes: 100 zero bytes hold 11 words, and the magic begins in the one behind them."""
+    first = (start - len(_NO_LINK)) // _WORD
+    words = np.frombuffer(data, np.dtype("<u8"), (stop - 1) // _WORD + 1 - first, first * _WORD)
+    if _ZERO_WORDS not in (words == 0).tobytes():
         return []
-    words = np.frombuffer(window, np.dtype("<u4"), len(window) // 4)
-    found = [np.flatnonzero(hits) * 4 + shift for word, shift in _WORDS if (hits := words == word).any()]
-    if not found:
-        return []
-    places = np.concatenate(found)
-    places = places[(places >= _LINK_NAME_BYTES) & (places <= len(window) - len(_MAGIC))]
-    for at, byte in enumerate(_MAGIC):
-        places = places[array[places + at] == byte]
-    places.sort()
-    # Another magic less than 105 bytes before it: these are not zero bytes.
-    far = np.diff(places, prepend=-RECORD) >= _LINK_NAME_BYTES + len(_MAGIC)
-    return [int(place) for place in places[far]]
+    others = np.flatnonzero(words)
+    ends = others[np.diff(others, prepend=-1) > len(_ZERO_WORDS)]
+    values = words[ends]
+    # Moved down by its lowest bit, which is one of "u", the word begins with this byte.
+    lowest = values & (~values + np.uint64(1))
+    ends = ends[(values // lowest & np.uint64(0xFF)) == _MAGIC[0]]
+    return cast("list[int]", ((ends + first) * _WORD).tolist())

@@ -28,7 +28,16 @@ def test_newer_store_is_refused():
 
 @pytest.mark.parametrize(
     "change",
-    [{"tar": 2}, {"tar": 0}, {"tar": True}, {"tar": "1"}, {"uniform": 2}, {"uniform": None}, {"lines": 1}, {"cdc": 1}],
+    [
+        {"tar": 2},
+        {"tar": 0},
+        {"tar": True},
+        {"tar": "1"},
+        {"uniform": 2},
+        {"uniform": None},
+        {"lines": 1},
+        {"cdc": 1},
+    ],
 )
 def test_unknown_cut_rule_is_refused(change: dict[str, object]):
     document = Identity.create().to_json()
