@@ -200,7 +200,7 @@ class TarCuts:
 
     def _is_member(self, record: bytes, at: int) -> bool:
         """Whether a header is at `at`, though none was to be expected there. What is examined too often is none."""
-        if header_size(record) is None or self._charged - at > _BURST_BYTES:
+        if self._charged - at > _BURST_BYTES or header_size(record) is None:
             return False
         self._charged = max(self._charged, at) + EXAMINED_EVERY_BYTES
         return has_checksum(record)
@@ -229,7 +229,7 @@ class TarCuts:
         return False
 
 
-def find_magic(data: Bytes, start: int, stop: int) -> Generator[int, int, None]:
+def find_magic(data: Bytes, start: int, stop: int) -> Generator[int, int | None, None]:
     """Where, in [start, stop), 512 bytes begin that have an empty link name and the magic, ascending.
 
     Not those of which `data` ends less than three bytes behind the magic. What is sent says where to go on, if that is
@@ -248,7 +248,7 @@ def find_magic(data: Bytes, start: int, stop: int) -> Generator[int, int, None]:
             magic = near + _WORD - len(word.lstrip(b"\0"))
             place = magic - _BEFORE
             if resume <= place < end and data[magic - len(_NO_LINK) : magic + len(_MAGIC)] == _SOUGHT:
-                resume = max(place + 1, (yield place))
+                resume = max(place + 1, (yield place) or 0)
         start = max(end, resume)
         size = min(2 * size, _MANY_BYTES)  # who finds soon has not looked at much for nothing
 

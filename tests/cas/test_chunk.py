@@ -81,7 +81,7 @@ def test_any_changed_digit_of_an_identity_is_noticed():
 
 def test_checksum_of_an_identity_is_the_documented_one():
     document = Identity(b"S" * 16, b"K" * 32).to_json()
-    assert document["checksum"] == "19d5561926bdd34cab1dab36a4799678ebfb224e9e60dd210e02289523f46403"
+    assert document["checksum"] == "aff983725069c02a700fe5ec0b18cc5733041ec1a8e0a99a5589c0a61e0a0c92"
 
 
 def test_ids_are_pinned():
