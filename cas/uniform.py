@@ -66,7 +66,7 @@ class Joiner:
 
     def __init__(self, average: int) -> None:
         """`average`: of the base chunks, in bytes."""
-        self._mask = max(1, TARGET_BYTES // average) - 1
+        self._mask = (1 << max(0, (TARGET_BYTES // average).bit_length() - 1)) - 1
         self._position = 0  # offset in the stream behind the last base chunk
         self._start = 0  # of the open joined chunk
         self._parts: list[memoryview | bytes] = []  # its base chunks, in pieces

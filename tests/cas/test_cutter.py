@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cas.chunk import DEFAULT_CDC, Identity
 from cas.chunker import Chunker, CutRules
@@ -30,14 +29,24 @@ def noise(length: int, name: str) -> bytes:
 
 def inputs() -> dict[str, bytes]:
     """No call of `random`: these bytes are the same for ever."""
-    files = [noise(9_000, "small"), b"%d\n" * 3_000 % tuple(range(3_000)), noise(300_000, "photo"), b"", b"x" * 4_096]
+    files = [
+        noise(9_000, "small"),
+        b"%d\n" * 3_000 % tuple(range(3_000)),
+        noise(300_000, "photo"),
+        b"",
+        b"x" * 4_096,
+    ]
     numbers = b"".join(b"%d\n" % n for n in range(50_000))
-    tar = b"".join(tars.member(data, f"file {n}", mtime=n) for n, data in enumerate([*files, numbers, files[1]]))
+    tar = b"".join(
+        tars.member(data, f"file {n}", mtime=n) for n, data in enumerate([*files, numbers, files[1]])
+    )
     tar += bytes(10_240)
     damaged = bytearray(tar)
     damaged[512 + 9_216 + 130] ^= 1
     sparse = tars.header("sparse", 8_192, b"S", extended=True) + bytes(512) + numbers[:8_192]
-    wide = tars.header("wide", size_field=b"\x80" + (30_000).to_bytes(11, "big")) + numbers[:30_000] + bytes(208)
+    wide = (
+        tars.header("wide", size_field=b"\x80" + (30_000).to_bytes(11, "big")) + numbers[:30_000] + bytes(208)
+    )
     return {
         "noise": noise(6 << 20, "vaultaire cut vectors"),
         "numbers": numbers,

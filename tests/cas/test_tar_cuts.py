@@ -103,7 +103,15 @@ def test_behind_damage_the_next_member_is_found():
 
 
 def test_input_without_headers_is_one_segment():
-    for data in (b"", b"x", noise(300_000), text(300_000, 1), bytes(300_000), b"ustar" * 30_000, TREE[512:900]):
+    for data in (
+        b"",
+        b"x",
+        noise(300_000),
+        text(300_000, 1),
+        bytes(300_000),
+        b"ustar" * 30_000,
+        TREE[512:900],
+    ):
         assert cuts([data]) == []
 
 
@@ -148,10 +156,16 @@ scraps = st.one_of(
     st.builds(noise, st.integers(0, 1500), st.integers(0, 9)),
     st.builds(bytes, st.integers(0, 1500)),
     st.builds(lambda n: header(size_field=b"\x80" + n.to_bytes(11, "big")), st.integers(0, (1 << 88) - 1)),
-    st.builds(lambda record, at: record[:at] + b"?" + record[at + 1 :], st.just(header(size=5000)), st.integers(0, 511)),
+    st.builds(
+        lambda record, at: record[:at] + b"?" + record[at + 1 :],
+        st.just(header(size=5000)),
+        st.integers(0, 511),
+    ),
     st.just(b"\0\0\0ustar" * 40),
     st.just(SPARSE),
-    st.sampled_from([bytes(100) + b"ustar", b"ustar\x0000", b"!", header(size=5000, kind=b"S", extended=True)]),
+    st.sampled_from(
+        [bytes(100) + b"ustar", b"ustar\x0000", b"!", header(size=5000, kind=b"S", extended=True)]
+    ),
 )
 streams = st.lists(scraps, max_size=14).map(b"".join)
 
@@ -271,5 +285,7 @@ def test_tars_of_tar_are_cut_at_their_members(layout: str, tmp_path: Path):
 
 def pack(command: list[str], layout: str, folder: Path) -> bytes | None:
     options = [f"--format={layout}"] if layout != "sparse" else ["--sparse"]
-    done = subprocess.run([*command, *options, "-cf", "-", "folder"], cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(
+        [*command, *options, "-cf", "-", "folder"], cwd=folder, capture_output=True, check=False
+    )
     return done.stdout if done.returncode == 0 else None

@@ -99,7 +99,9 @@ def test_any_split_gives_the_same_chunks(data: bytes, ends: list[int]):
 def test_small_feeds_give_the_same_chunks():
     data = tars.tree(5, 12) + noise(500_000)
     for step in (700, 65_536):
-        assert cut([data[at : at + step] for at in range(0, len(data), step)], tar=True) == cut([data], tar=True)
+        assert cut([data[at : at + step] for at in range(0, len(data), step)], tar=True) == cut(
+            [data], tar=True
+        )
 
 
 @settings(deadline=None, max_examples=40)

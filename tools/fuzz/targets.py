@@ -33,6 +33,8 @@ from index.kv import CorruptJournal, KvError
 from index.kv import UnsupportedFormat as UnsupportedEngine
 from index.segments import JournalReader
 from index.versions import VERSION_ID_BYTES
+from tools.fuzz.tars import TAR_WORDS, tar_seeds
+from tools.fuzz.tars import take as take_tar_cuts
 from vaultaire import access, head, runfile
 from vaultaire.backup import manifest as backup
 from vaultaire.chunked import ChunkedDecoder, ChunkedError
@@ -369,6 +371,10 @@ def take_manifest(data: bytes) -> None:
         assert entry.length >= 0
     if parsed.size > 2:
         manifest.cut(parsed, 1, parsed.size - 1)
+
+
+def take_tar(data: bytes) -> None:
+    take_tar_cuts(data, cuts(data))
 
 
 def take_node(data: bytes) -> None:
@@ -806,6 +812,7 @@ _ALL = (
     Target("segment", take_segment, (CorruptJournal, UnsupportedEngine), lambda: [b"".join(_journal_records()) + bytes(100)], _BINARY_WORDS),
     Target("checkpoint", take_checkpoint, (checkpoint.CorruptCheckpoint,), _checkpoints, _JSON_WORDS),
     Target("run-folder", take_run_folder, (), lambda: [b"worker-00000001\n.worker-a\npoisoned\nworker-1~"], (b"-", b"worker-", b"\n")),
+    Target("tar", take_tar, (), tar_seeds, TAR_WORDS),
     Target("identity", take_identity, (KeyError, TypeError, ValueError, UnsupportedFormat), _identities, _JSON_WORDS),
 )  # fmt: skip
 TARGETS = {target.name: target for target in _ALL}
