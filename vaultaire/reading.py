@@ -29,10 +29,9 @@ Window = list[Piece]
 WINDOW_BYTES = 1 << 20
 CROWDED_WINDOW_BYTES = 256 << 10
 SMALL_WINDOW_BYTES = 1  # when the budget is short: one span
-# Chunks of noise may have 2 MiB. Each part of one costs reading and hashing all of it, so few parts are made: 0.5 ms of
-# CPU per part of a chunk that large.
-CROWDED_SPAN_BYTES = 512 << 10
-SMALL_SPAN_BYTES = 128 << 10
+SMALL_SPAN_BYTES = (
+    128 << 10
+)  # a large chunk (of noise, up to 2 MiB) is divided, and read and verified for each part
 AHEAD = 1
 HELD_WINDOWS = AHEAD + 2
 
@@ -48,22 +47,12 @@ class ObjectReader:
         self._lease = lease
         self._threads = threads
         self._chunks = chunks
-        self._held = HELD_WINDOWS * min(window, stop - start)
-        if not self._roomy:
-            self._spans = chunks.windows(manifest, start, stop, SMALL_WINDOW_BYTES, SMALL_SPAN_BYTES)
-        elif lease.crowded:
-            self._spans = chunks.windows(manifest, start, stop, window, CROWDED_SPAN_BYTES)
-        else:
-            self._spans = chunks.windows(manifest, start, stop, window)
+        sizes = (window, window) if self._roomy else (SMALL_WINDOW_BYTES, SMALL_SPAN_BYTES)
+        self._spans = chunks.windows(manifest, start, stop, *sizes)
 
     async def next_window(self) -> Window | None:
         """The next bytes, verified; None at the end. Raises CasError."""
-        window = await self._threads.read(self._read_next)
-        if self._roomy and window is not None and HELD_WINDOWS * len(window[0]) > self._held:
-            # Large chunks: more is held than was asked for.
-            self._held = HELD_WINDOWS * len(window[0])
-            self._lease.hold(self._held)
-        return window
+        return await self._threads.read(self._read_next)
 
     async def send_rest(self, send: Callable[[Piece], Awaitable[None]]) -> None:
         """Send every window that is left, reading ahead if the budget has room for that."""

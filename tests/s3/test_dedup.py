@@ -82,7 +82,7 @@ def test_the_same_bytes_by_multipart_in_other_parts_are_stored_once(server, s3, 
 
 @pytest.mark.subset
 def test_noise_by_multipart_in_other_parts_costs_its_large_chunks_at_each_border(server, s3, bucket, rng):
-    assert_parts_add(0.35, rng.randbytes(24 * MIB), server, s3, bucket)
+    assert_parts_add(0.75, rng.randbytes(24 * MIB), server, s3, bucket)
 
 
 def assert_parts_add(share: float, data: bytes, server, s3, bucket) -> None:

@@ -6,7 +6,6 @@ from tests.vaultaire.test_ingest import Bench, body, cut, data_of
 from vaultaire.budget import GUARANTEED_BYTES, MemoryBudget
 from vaultaire.ingest import INGEST_BYTES
 from vaultaire.reading import (
-    CROWDED_SPAN_BYTES,
     CROWDED_WINDOW_BYTES,
     HELD_WINDOWS,
     SMALL_SPAN_BYTES,
@@ -123,7 +122,7 @@ async def test_a_reader_among_many_takes_smaller_windows():
         await reader.send_rest(send)
     assert b"".join(pieces) == data
     assert len(others) == 20
-    assert max(map(len, pieces)) <= CROWDED_SPAN_BYTES + CROWDED_WINDOW_BYTES
+    assert max(map(len, pieces)) <= 2 * CROWDED_WINDOW_BYTES
 
 
 def test_documents_find_room_where_streams_find_none():

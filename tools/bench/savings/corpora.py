@@ -94,7 +94,7 @@ def _files(root: Path, limit_bytes: int) -> Iterator[tuple[Path, bytes]]:
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):
             path = Path(folder, name)
-            if path.is_symlink() or not path.is_file():
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > limit_bytes // 8:
                 continue
             data = path.read_bytes()
             total += len(data)
