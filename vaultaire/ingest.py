@@ -4,7 +4,7 @@ Blocks grow with what arrives (64 KiB to 4 MiB; 1 MiB while many streams run), a
 they grow. While threads work on one block (the client's digests beside cut + hash + look up + compress + append)
 the next one is received: two blocks are held at most, and a client that stalls holds but what it has sent of one.
 When the budget is short, blocks are small and no unfinished frame is kept, nor a chunk of noise that could become
-larger: what is left is one of 128 KiB at most that is not cut yet.
+larger (also if all streams carry too much of that): what is left is one of 128 KiB at most that is not cut yet.
 Whatever the size of the pieces that bytes come in, holding them costs about as much memory as they are long.
 
 A body that fits the first block takes no detour: up to `INLINE_MAX_BYTES` it is not chunked at all but stays in the
@@ -189,8 +189,9 @@ class Upload:
                         pieces.clear()  # both tasks still have a name for the list: a stalled client would hold it
                         self._in_hand = 0
                         self._scarce = not self._hold()
-                        if self._scarce:
+                        if self._scarce or not self._carry(ingest):
                             await self._threads.compute(ingest.flush)
+                            self._carry(ingest)
                             self._hold()
                 except Exception as error:
                     failure.append(error)
@@ -279,6 +280,11 @@ class Upload:
             return True
         self._lease.hold(here + held)
         return False
+
+    def _carry(self, ingest: Ingest) -> bool:
+        """Whether a chunk of noise may go on growing, for all that others carry."""
+        assert self._lease is not None
+        return self._lease.carry(max(0, ingest.held_bytes - INGEST_BYTES))
 
     def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:
         if self._decoder is None:

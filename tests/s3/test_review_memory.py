@@ -27,7 +27,6 @@ def crowd(new_server):
         caller = make_caller(server)
         assert caller.call("PUT", "/crowd").status == 200
         yield caller, held, peak
-    print("PEAK", peak.bytes / MIB)
     assert 0 < peak.bytes < WORKER_BOUND, f"{peak.bytes / MIB:.0f} MiB"
 
 

@@ -132,3 +132,37 @@ def test_documents_find_room_where_streams_find_none():
         assert not document.resize(5 * GUARANTEED_BYTES)
         assert document.resize(16 * GUARANTEED_BYTES, whole=True)
         assert not document.resize(18 * GUARANTEED_BYTES, whole=True)
+
+
+async def test_uploads_of_noise_that_stall_carry_no_more_than_their_share():
+    bench, stalled = Bench(64 * MIB), 0
+
+    def stall_after(data):
+        events = body(cut(data, 1, largest=128 << 10), complete=False)
+
+        async def receive():
+            nonlocal stalled
+            event = await events()
+            if event["type"] != "http.disconnect":
+                return event
+            stalled += 1
+            return await trio.sleep_forever()
+
+        return receive
+
+    uploads = []
+
+    async def run(seed):
+        with bench.upload() as upload:
+            uploads.append(upload)
+            await upload.receive(stall_after(data_of(1_300_000, seed)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.committer.run)
+        for seed in range(30):
+            nursery.start_soon(run, seed)
+        await wait_until(lambda: stalled == 30 and not any(upload._in_hand for upload in uploads))
+        carried = sum(max(0, upload._ingest.held_bytes - INGEST_BYTES) for upload in uploads)
+        assert carried <= 4 * MIB
+        nursery.cancel_scope.cancel()
+    assert bench.budget.carried_bytes == 0
