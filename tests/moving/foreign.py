@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ACCOUNT = "123456789012"
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Request:
     @property
     def reads_body(self) -> bool:
         """A GET of an object's bytes."""
-        named = self.path.count("/") >= 2 and not self.path.endswith("/") or "%2F" in self.path
+        named = (self.path.count("/") >= 2 and not self.path.endswith("/")) or "%2F" in self.path
         return self.method == "GET" and named and not {"tagging", "list-type", "versions"} & set(self.query)
 
     @property

@@ -172,15 +172,7 @@ def _import_remote(
 
 def _versioning(source: S3Place) -> tuple[Versioning, bool]:
     """How the source's bucket keeps versions, and whether it locks them."""
-    from vaultaire.moving.places import ObjectError, Transient
-
-    try:
-        locks = source.document("get_object_lock_configuration") is not None
-    except Transient:
-        raise
-    except ObjectError:
-        locks = False
-    return source.versioning(), locks
+    return source.versioning(), source.keeps_locks()
 
 
 def _import_folder(

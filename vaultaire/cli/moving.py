@@ -25,6 +25,8 @@ VERIFIED = {
     "md5": "MD5 ETag",
     "parts": "multipart ETag, part by part",
     "checksum": "checksum of the source",
+    "content-md5": "Content-MD5, by the target",
+    "chunks": "chunk ids as it was read, and length",
     "length": "length only: the source offers no digest (--read-twice compares two readings)",
     "twice": "two equal readings",
 }

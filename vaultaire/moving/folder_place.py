@@ -15,16 +15,21 @@ from __future__ import annotations
 import mimetypes
 import os
 import stat
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from vaultaire.moving.places import Attributes, Changed, Entry, Gone, ObjectError, PlaceError
+from vaultaire.moving.stored_body import StoredBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from index.records import ObjectRecord
+    from vaultaire.moving.bench import Bench
     from vaultaire.moving.report import Report
+    from vaultaire.moving.transport import Requests
 
 T = TypeVar("T")
 
@@ -158,32 +163,48 @@ def file_path(key: bytes) -> bytes:
 
 
 class FolderTarget:
-    """Files below a folder, which is made. Thread-safe."""
+    """Files below a folder, which is made. See `exporting.Target`."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, bench: Bench, requests: Requests) -> None:
         self._root = Path(folder)
+        self._bench = bench
+        self._requests = requests
 
-    @property
-    def url(self) -> str:
-        return str(self._root)
+    async def lookup(self, keys: Sequence[bytes], *, versions: bool) -> dict[bytes, list[Entry]]:
+        """The regular files at `keys`."""
+        del versions
 
-    def has(self, key: bytes, size: int, modified_ms: int) -> bool | None:
-        """True: such a file is there; False: another one is, or something else; None: nothing is. Raises ObjectError."""
-        try:
-            found = os.lstat(self._path(key))
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError as error:
-            raise ObjectError("it cannot be a file: a part of its path is a file") from error
-        except OSError as error:
-            raise ObjectError(f"it cannot be a file: {error.strerror}") from error
-        if stat.S_ISDIR(found.st_mode):
-            raise ObjectError("it cannot be a file: there is a folder of that name")
-        return (
-            stat.S_ISREG(found.st_mode)
-            and found.st_size == size
-            and found.st_mtime_ns // 1_000_000 == modified_ms
-        )
+        def look() -> dict[bytes, list[Entry]]:
+            found = {}
+            for key in keys:
+                with suppress(OSError, ObjectError):  # said when it is written
+                    file = os.lstat(self._path(key))
+                    if stat.S_ISREG(file.st_mode):
+                        found[key] = [Entry(key, file.st_size, "", file.st_mtime_ns // 1_000_000)]
+            return found
+
+        return await self._requests.run(look)
+
+    async def expected_etag(self, record: ObjectRecord) -> str:
+        """A file has none: length and time tell."""
+        del record
+        return ""
+
+    async def carries_the_same(self, key: bytes, found: Entry, record: ObjectRecord) -> bool:
+        """A file carries nothing."""
+        del key, found, record
+        return True
+
+    async def put(self, key: bytes, record: ObjectRecord) -> str:
+        """Verified chunk by chunk as it is read. Raises ObjectError, PlaceError, CasError."""
+        body = StoredBody(self._bench.store.chunks, record)
+        await self._requests.pacer.wait(record.size)
+        await self._requests.run(lambda: self.write(key, record.modified_ms, body.pieces()))
+        return "chunks"
+
+    async def delete(self, key: bytes) -> None:
+        """A folder keeps no versions."""
+        raise ObjectError("a folder keeps no delete markers")
 
     def write(self, key: bytes, modified_ms: int, pieces: Iterable[bytes | memoryview]) -> None:
         """Blocking; durable on return. Raises ObjectError, PlaceError (a full disk)."""

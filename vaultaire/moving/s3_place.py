@@ -160,6 +160,15 @@ class S3Place:
         status = answer.get("Status")
         return "Enabled" if status == "Enabled" else "Suspended" if status == "Suspended" else "Off"
 
+    def keeps_locks(self) -> bool:
+        """Whether Object Lock is on; False if that may not be asked. Raises PlaceError, Transient."""
+        try:
+            return self.document("get_object_lock_configuration") is not None
+        except Transient:
+            raise
+        except ObjectError:
+            return False
+
     def set_versioning(self, status: str) -> None:
         """Raises PlaceError, Transient."""
         self._call(
@@ -186,12 +195,8 @@ class S3Place:
         """See `places.Source`."""
         return self._version_page(token) if versions else self._object_page(token)
 
-    def _object_page(
-        self, token: str | None, start_after: str | None = None
-    ) -> tuple[list[Entry], str | None]:
+    def _object_page(self, token: str | None) -> tuple[list[Entry], str | None]:
         extra = {"ContinuationToken": token} if token is not None else {}
-        if start_after:
-            extra["StartAfter"] = start_after
         answer = self._call(
             "list_objects_v2",
             {"Bucket": self.bucket, "Prefix": self.prefix.decode(), "MaxKeys": PAGE_KEYS, **extra},
@@ -204,10 +209,6 @@ class S3Place:
             for item in answer.get("Contents", [])
         ]
         return entries, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
-
-    def objects_after(self, after: bytes) -> list[Entry]:
-        """One page of current objects with keys after `after`; empty at the end. Raises PlaceError, Transient."""
-        return self._object_page(None, after.decode())[0]
 
     def _version_page(self, token: str | None) -> tuple[list[Entry], str | None]:
         """The token is KeyMarker and VersionIdMarker: keys have no NUL in XML."""
@@ -226,17 +227,6 @@ class S3Place:
         if not answer.get("IsTruncated"):
             return entries, None
         return entries, f"{answer.get('NextKeyMarker', '')}\x00{answer.get('NextVersionIdMarker', '')}"
-
-    def versions_of(self, key: bytes) -> list[Entry]:
-        """All versions of one key, the newest first. Raises PlaceError, Transient."""
-        only = self.in_bucket(self.bucket, key)
-        found: list[Entry] = []
-        token: str | None = None
-        while True:
-            page, token = only._version_page(token)
-            found += [entry for entry in page if entry.key == key]
-            if token is None or (page and page[-1].key != key):
-                return found
 
     # --- reading --------------------------------------------------------------------------------------------------
 
