@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -85,6 +86,12 @@ class Foreign:
             aws_secret_access_key="testing",
             config=Config(retries={"total_max_attempts": 1}, **settings),
         )
+
+    def change(self, bucket: str, key: str, body: bytes, seconds: int = 0) -> None:
+        """Overwrite it behind the protocol, `seconds` after (or before) what was there."""
+        before = self.backend.buckets[bucket].keys[key].last_modified
+        made = self.backend.put_object(bucket, key, body)
+        made.last_modified = before + timedelta(seconds=seconds)
 
     def bodies_read(self) -> list[str]:
         """Paths of objects whose bytes were asked for, in order."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaultaire.cli.moving import Follower, finish, parse_local, parse_remote, run, server_options
+from vaultaire.cli.moving import Follower, finish, open_remote, parse_local, parse_remote, run, server_options
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import Progress
 
@@ -94,10 +94,8 @@ def command(
         )
     if not all_buckets and not bucket:
         raise click.BadParameter(f"{target!r} names no bucket; write s3://BUCKET, or use --all-buckets")
-    from vaultaire.moving.s3_place import S3Place
-
     with Store.open(data, kind="command") as store:
-        place = S3Place(bucket, prefix, endpoint_url=endpoint_url, profile=profile, connections=parallel + 2)
+        place = open_remote(bucket, prefix, endpoint_url, profile, parallel)
         source = (bucket, prefix) if origin is None else parse_local(origin)
         try:
             report = _to_remote(store, source, place, options, bandwidth, keep_class=storage_classes)
@@ -142,7 +140,7 @@ def _to_remote(
                 await _export(bench, Origin(name, source[1], to.prefix), remote, options, report, follower)
             follower.end()
 
-    run(lambda: with_bench(store, options.parallel, work))
+    run(lambda: with_bench(store, options.parallel, work), report)
     return report
 
 
@@ -213,5 +211,5 @@ def _to_folder(
             await _export(bench, Origin(*source), target, options, report, follower)
             follower.end()
 
-    run(lambda: with_bench(store, options.parallel, work))
+    run(lambda: with_bench(store, options.parallel, work), report)
     return report

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaultaire.cli.moving import Follower, finish, parse_local, parse_remote, run, server_options
+from vaultaire.cli.moving import Follower, finish, open_remote, parse_local, parse_remote, run, server_options
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import Progress
 
@@ -104,15 +104,13 @@ def command(
         raise click.BadParameter(f"{source!r} names no bucket; write s3://BUCKET, or use --all-buckets")
     if bucket_config and (prefix or (into is not None and "/" in into)):
         raise click.UsageError("--bucket-config goes with a whole bucket, not with a prefix")
-    from vaultaire.moving.s3_place import S3Place
-
     with Store.open(data, kind="command") as store:
-        place = S3Place(
+        place = open_remote(
             bucket,
             prefix,
-            endpoint_url=endpoint_url,
-            profile=profile,
-            connections=parallel + 2,
+            endpoint_url,
+            profile,
+            parallel,
             anonymous=anonymous,
             etag_is_md5=not etag_is_no_md5,
         )
@@ -166,7 +164,7 @@ def _import_remote(
                     await take_settings(bench, requests, source, to.bucket, report, dry_run=options.dry_run)
             follower.end()
 
-    run(lambda: with_bench(store, options.parallel, work))
+    run(lambda: with_bench(store, options.parallel, work), report)
     return report
 
 
@@ -199,5 +197,5 @@ def _import_folder(
             await moving.run(NewBucket())
             follower.end()
 
-    run(lambda: with_bench(store, options.parallel, work))
+    run(lambda: with_bench(store, options.parallel, work), report)
     return report

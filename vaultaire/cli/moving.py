@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from vaultaire.moving.report import Pace, Report
+    from vaultaire.moving.s3_place import S3Place
 
 T = TypeVar("T")
 
@@ -64,6 +65,34 @@ def parse_local(text: str) -> tuple[str, bytes]:
     return parse_remote(text)
 
 
+def open_remote(
+    bucket: str,
+    prefix: bytes,
+    endpoint_url: str | None,
+    profile: str | None,
+    parallel: int,
+    *,
+    anonymous: bool = False,
+    etag_is_md5: bool = True,
+) -> S3Place:
+    """Raises Failure; asks the server nothing."""
+    from vaultaire.moving.places import PlaceError
+    from vaultaire.moving.s3_place import S3Place
+
+    try:
+        return S3Place(
+            bucket,
+            prefix,
+            endpoint_url=endpoint_url,
+            profile=profile,
+            connections=parallel + 2,
+            anonymous=anonymous,
+            etag_is_md5=etag_is_md5,
+        )
+    except PlaceError as error:
+        raise Failure(str(error)) from error
+
+
 class Follower:
     """Shows the progress of one move after another on a terminal."""
 
@@ -79,7 +108,7 @@ class Follower:
         self._report.seconds = round(time.monotonic() - self._began, 3)
 
 
-def run(work: Callable[[], Awaitable[T]]) -> T:
+def run(work: Callable[[], Awaitable[T]], report: Report) -> T:
     """`work` under trio; what it raises as the user is told it."""
     import trio
 
@@ -91,7 +120,8 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     try:
         return trio.run(told)
     except MovingError as error:
-        raise Failure(f"{error}. What is done is kept: run the command again to go on") from error
+        step = ". What is done is kept: run the command again to go on" if report.objects else ""
+        raise Failure(f"{error}{step}") from error
     except (KeyboardInterrupt, BaseExceptionGroup) as error:
         if isinstance(error, BaseExceptionGroup) and error.split(KeyboardInterrupt)[1] is not None:
             raise

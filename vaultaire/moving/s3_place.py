@@ -75,9 +75,11 @@ class S3Place:
             import botocore.session
             from botocore import UNSIGNED, exceptions
             from botocore.config import Config
+            from botocore.parsers import ResponseParserError
         except ImportError as error:
             raise PlaceError(_INSTALL) from error
         self._exceptions: Any = exceptions
+        self._no_s3: Any = ResponseParserError
         self.bucket = bucket
         self.prefix = prefix
         self._etag_is_md5 = etag_is_md5
@@ -247,16 +249,12 @@ class S3Place:
         body = answer["Body"]
         try:
             if entry.etag and attributes.etag != entry.etag:  # not every server knows If-Match
-                raise Changed(f"{_shown(entry.key)}: it was changed meanwhile")
+                raise Changed("it was changed meanwhile")
             length = int(answer["ResponseMetadata"]["HTTPHeaders"].get("content-length", stop - start))
             if length != stop - start:
                 if whole:
-                    raise Changed(
-                        f"{_shown(entry.key)}: it is {length} bytes long, listed were {stop - start}"
-                    )
-                raise Transient(
-                    f"{_shown(entry.key)}: {length} bytes were answered instead of {stop - start}"
-                )
+                    raise Changed(f"it is {length} bytes long, listed were {stop - start}")
+                raise Transient(f"{length} bytes were answered instead of {stop - start}")
             data = self._read(entry, body, stop - start)
         finally:
             body.close()
@@ -271,9 +269,9 @@ class S3Place:
                 and "urllib3" not in type(error).__module__
             ):
                 raise
-            raise Transient(f"{_shown(entry.key)}: the body broke off ({error})") from error
+            raise Transient(f"the body broke off ({error})") from error
         if len(data) != length:
-            raise Transient(f"{_shown(entry.key)}: {len(data)} bytes came instead of {length}")
+            raise Transient(f"{len(data)} bytes came instead of {length}")
         return data
 
     def tags(self, entry: Entry) -> tuple[tuple[str, str], ...]:
@@ -360,13 +358,15 @@ class S3Place:
                 f"{self.url}: there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a "
                 "profile with --profile (a public bucket: --anonymous)"
             ) from error
-        except self._exceptions.HTTPClientError as error:
+        except (self._exceptions.HTTPClientError, self._exceptions.ConnectionError) as error:
             raise _Unreachable(
                 f"{self._client.meta.endpoint_url} does not answer ({' '.join(str(error).split())[:200]}); "
                 "check --endpoint-url, and that the server runs"
             ) from error
-        except self._exceptions.ResponseParserError as error:
-            raise Transient(f"{self.url}: the answer to {operation} is no S3: {str(error)[:200]}") from error
+        except self._no_s3 as error:
+            raise Transient(
+                f"{self.url}: the answer to {operation} is no S3; check --endpoint-url"
+            ) from error
         except self._exceptions.BotoCoreError as error:
             raise ObjectError(f"{self.url}: {operation}: {error}") from error
 
@@ -383,9 +383,9 @@ class S3Place:
         text = str(error.response.get("Error", {}).get("Message", ""))[:200]
         metadata = error.response.get("ResponseMetadata", {})
         status = int(metadata.get("HTTPStatusCode", 0))
-        key = entry.key if entry is not None else str(parameters.get("Key", "")).encode()
-        where = _shown(key) if key else self.url
-        what = f"{where}: {code or status}{': ' + text if text and text != code else ''}"
+        what = f"{code or status}{': ' + text if text and text != code else ''}"
+        if entry is None and "Key" not in parameters:  # of an object, the report names it
+            what = f"{self.url}: {what}"
         if code in _BUSY or (status >= 500 and code != "NotImplemented") or status == 429:
             after = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
             return Transient(what, float(after) if after.isdigit() else 0.0)
@@ -403,11 +403,11 @@ class S3Place:
         if operation in ("get_object", "head_object") and (
             status == 404 or code in ("NoSuchKey", "NoSuchVersion")
         ):
-            return Gone(f"{where}: it was deleted meanwhile")
+            return Gone("it was deleted meanwhile")
         if status == 412:
-            return Changed(f"{where}: it was changed meanwhile")
+            return Changed("it was changed meanwhile")
         if code == "InvalidObjectState":
-            return ObjectError(f"{where}: it is archived; restore it at the source first")
+            return ObjectError("it is archived; restore it at the source first")
         if _NO_CONFIGURATION.fullmatch(code):
             return _Missing(what)
         return ObjectError(what)
@@ -479,7 +479,3 @@ def _checksum(fields: Mapping[bytes, str]) -> tuple[Algorithm, ChecksumType, str
 
 def _ms(moment: datetime.datetime) -> int:
     return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
-
-
-def _shown(key: bytes) -> str:
-    return repr(key.decode(errors="backslashreplace"))[1:-1]
