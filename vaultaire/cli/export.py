@@ -150,7 +150,7 @@ async def _export(
     from vaultaire.moving.exporting import Export
 
     moving = Export(bench, origin, target, options, report)
-    moving.on_progress = partial(follower.show, moving.pace)
+    moving.pace, moving.on_progress = follower.pace, follower.show
     await moving.run()
 
 

@@ -158,7 +158,7 @@ def _import_remote(
                     await requests.run(source.check, attempts=FIRST_ATTEMPTS)
                     new = NewBucket(*await requests.run(partial(_versioning, source)))
                 moving = Import(bench, source, to, options, report)
-                moving.on_progress = partial(follower.show, moving.pace)
+                moving.pace, moving.on_progress = follower.pace, follower.show
                 await moving.run(new)
                 if bucket_config:
                     await take_settings(bench, requests, source, to.bucket, report, dry_run=options.dry_run)
@@ -193,7 +193,7 @@ def _import_folder(
                 options,
                 report,
             )
-            moving.on_progress = partial(follower.show, moving.pace)
+            moving.pace, moving.on_progress = follower.pace, follower.show
             await moving.run(NewBucket())
             follower.end()
 

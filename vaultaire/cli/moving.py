@@ -15,7 +15,7 @@ from vaultaire.cli.output import Failure, Progress, binary_size, print_lines
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from vaultaire.moving.report import Pace, Report
+    from vaultaire.moving.report import Report
     from vaultaire.moving.s3_place import S3Place
 
 T = TypeVar("T")
@@ -97,12 +97,15 @@ class Follower:
     """Shows the progress of one move after another on a terminal."""
 
     def __init__(self, progress: Progress, report: Report) -> None:
+        from vaultaire.moving.report import Pace
+
         self._progress = progress
         self._report = report
         self._began = time.monotonic()
+        self.pace = Pace()
 
-    def show(self, pace: Pace) -> None:
-        self._progress.show(pace.line(self._report, time.monotonic() - self._began))
+    def show(self) -> None:
+        self._progress.show(self.pace.line(self._report, time.monotonic() - self._began))
 
     def end(self) -> None:
         self._report.seconds = round(time.monotonic() - self._began, 3)

@@ -129,6 +129,7 @@ class Export:
     # --- listing and deciding -------------------------------------------------------------------------------------
 
     async def _list(self, sender: trio.MemorySendChannel[Unit]) -> None:
+        self.pace.listed = False
         async with sender:
             after: bytes | None = b""
             while after is not None:
@@ -152,8 +153,7 @@ class Export:
             unit = Unit(key, versions, found.get(target_key, []))
             if not self._options.versions and self._is_decided(unit):
                 continue
-            self.pace.found_objects += len(versions)
-            self.pace.found_bytes += sum(version.size for version in versions)
+            self.pace.find([version.size for version in versions])
             await sender.send(unit)
 
     def _is_decided(self, unit: Unit) -> bool:
@@ -225,6 +225,7 @@ class Export:
                     CasError,
                 ) as error:  # a damaged object does not stop the others
                     self._report.fail(unit.key, str(error))
+                self.pace.handled_objects += len(unit.versions)
                 self.on_progress()
 
     async def _send_current(self, unit: Unit) -> None:
@@ -258,6 +259,8 @@ class Export:
             self._done(record)
         elif verdict is Verdict.KEEP:
             self._report.keep(unit.key)
+        if verdict is not Verdict.TAKE:
+            self.pace.spare(record.size)
         return verdict is Verdict.TAKE
 
     async def _send_versions(self, unit: Unit) -> None:
@@ -278,6 +281,7 @@ class Export:
                 done = 0
             for record in present[:done]:
                 self._done(record)
+                self.pace.spare(record.size)
             for record in present[done:]:
                 if not record.delete_marker:
                     await self._put(key, record)

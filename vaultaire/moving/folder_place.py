@@ -199,7 +199,7 @@ class FolderTarget:
         """Verified chunk by chunk as it is read. Raises ObjectError, PlaceError, CasError."""
         body = StoredBody(self._bench.store.chunks, record)
         await self._requests.pacer.wait(record.size)
-        await self._requests.run(lambda: self.write(key, record.modified_ms, body.pieces()))
+        await self._requests.run(lambda: self.write(key, record.modified_ms, body.pieces()), reads_store=True)
         return "chunks"
 
     async def delete(self, key: bytes) -> None:

@@ -109,7 +109,7 @@ class Import:
         self._report = report
         self._requests = Requests(options.parallel, report, Pacer(options.bytes_per_second))
         self._windows = trio.Semaphore(2 * options.parallel)  # bounds the memory of all bodies together
-        self.pace = Pace()
+        self.pace = Pace()  # may be one that goes on over several buckets
         self.on_progress: Callable[[], None] = lambda: None
 
     async def run(self, new_bucket: NewBucket) -> None:
@@ -179,6 +179,7 @@ class Import:
     async def _list(self, sender: trio.MemorySendChannel[list[Entry]], first: Page) -> None:
         group: list[Entry] = []
         page, token = first
+        self.pace.listed = False
         async with sender:
             while True:
                 if self._options.versions:
@@ -199,8 +200,7 @@ class Import:
             self.pace.listed = True
 
     async def _send(self, sender: trio.MemorySendChannel[list[Entry]], unit: list[Entry]) -> None:
-        self.pace.found_objects += len(unit)
-        self.pace.found_bytes += sum(entry.size for entry in unit)
+        self.pace.find([entry.size for entry in unit])
         await sender.send(unit)
 
     async def _next_page(self, token: str) -> Page:
@@ -250,6 +250,7 @@ class Import:
                     self._report.fail(unit[0].key, _explained(error))
                 except NamesError as error:
                     self._report.fail(unit[0].key, str(error))
+                self.pace.handled_objects += len(unit)
                 self.on_progress()
 
     # --- current objects ------------------------------------------------------------------------------------------
@@ -290,6 +291,8 @@ class Import:
             verdict = Verdict.TAKE if look.etag_is_md5 else Verdict.DONE
         if verdict is Verdict.REFRESH and self._options.overwrite is Overwrite.NEVER:
             verdict = Verdict.DONE
+        if verdict is not Verdict.TAKE:
+            self.pace.spare(entry.size)
         if verdict is Verdict.DONE:
             self._done(entry)
         elif verdict is Verdict.KEEP:
@@ -326,6 +329,8 @@ class Import:
             headers=carried.headers,
             metadata=carried.metadata,
             tags=_checked_tags(tags),
+            retention=carried.retention,
+            legal_hold=carried.legal_hold,
             new_stored_bytes=0 if bucket.versioning == "Enabled" else found.new_stored_bytes,
         )
         if _carries(fresh) == _carries(found):
@@ -388,6 +393,7 @@ class Import:
             done = 0
         for entry in source[:done]:
             self._done(entry)
+            self.pace.spare(entry.size)
         newest = found[-1].sequence if found else 0
         for entry in source[done:]:
             if not self._options.dry_run:

@@ -58,7 +58,7 @@ def plan_object(source: Entry, found: Entry | None, overwrite: Overwrite) -> Ver
     if found is None:
         return Verdict.TAKE
     same_size = source.size == found.size
-    newer = source.modified_ms // 1000 > found.modified_ms // 1000
+    newer = _is_newer(source.modified_ms, found.modified_ms)
     if same_size and source.etag and source.etag == found.etag:
         return Verdict.REFRESH if newer else Verdict.DONE
     if same_size and source.modified_ms == found.modified_ms:
@@ -66,6 +66,13 @@ def plan_object(source: Entry, found: Entry | None, overwrite: Overwrite) -> Ver
     if overwrite is Overwrite.ALWAYS or (overwrite is Overwrite.OLDER and newer):
         return Verdict.TAKE
     return Verdict.KEEP
+
+
+def _is_newer(source_ms: int, found_ms: int) -> bool:
+    """Many servers tell whole seconds, in some answers or in all: then only those can be compared."""
+    if source_ms % 1000 == 0 or found_ms % 1000 == 0:
+        return source_ms // 1000 > found_ms // 1000
+    return source_ms > found_ms
 
 
 def plan_chain(source: Sequence[Hashable], destination: Sequence[Hashable]) -> int | None:

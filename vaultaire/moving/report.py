@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_NAMED: Final = 1000  # failures kept by name; the others are counted
 
@@ -59,17 +62,26 @@ class Report:
 class Pace:
     """How far a move has come: for the line on the terminal."""
 
-    found_objects: int = 0  # that are to be moved, as far as listed
+    found_objects: int = 0  # that may have to be moved, as far as listed
     found_bytes: int = 0
+    handled_objects: int = 0  # of these
     moved_bytes: int = 0  # parts of objects included
     listed: bool = False  # all is listed: what is left can be told
+
+    def find(self, sizes: Sequence[int]) -> None:
+        """Versions of these sizes may have to be moved."""
+        self.found_objects += len(sizes)
+        self.found_bytes += sum(sizes)
+
+    def spare(self, size: int) -> None:
+        """A closer look said that it need not be."""
+        self.found_bytes -= size
 
     def line(self, report: Report, seconds: float) -> str:
         from vaultaire.cli.output import binary_size
 
         rate = self.moved_bytes / seconds if seconds > 0 else 0.0
-        moved = report.objects + report.delete_markers
-        text = f"{moved:,} of {self.found_objects:,}{'' if self.listed else '+'} objects, "
+        text = f"{self.handled_objects:,} of {self.found_objects:,}{'' if self.listed else '+'} objects, "
         text += f"{binary_size(self.moved_bytes)}, {binary_size(int(rate))}/s"
         left = self.found_bytes - self.moved_bytes
         if self.listed and rate > 0 and left > 0:

@@ -131,7 +131,11 @@ class S3Place:
 
     def check(self) -> None:
         """Is the bucket there, and may we list it? Raises PlaceError, Transient."""
-        self._call("list_objects_v2", {"Bucket": self.bucket, "MaxKeys": 1}, for_place=True)
+        self._call(
+            "list_objects_v2",
+            {"Bucket": self.bucket, "Prefix": self.prefix.decode(), "MaxKeys": 1},
+            for_place=True,
+        )
 
     def exists(self) -> bool:
         """Raises PlaceError, Transient."""

@@ -175,7 +175,7 @@ class S3Target:
             more = {"Body": body()} if body is not None else {}  # each attempt reads from the beginning
             return self._place.write(operation, {**parameters, **more})
 
-        return await self._requests.run(call)
+        return await self._requests.run(call, reads_store=body is not None)
 
     def _body(self, record: ObjectRecord, start: int = 0, stop: int | None = None) -> StoredBody | bytes:
         if record.inline is not None:

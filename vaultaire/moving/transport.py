@@ -48,12 +48,17 @@ class Requests:
         self._report = report
         self.pacer = pacer or Pacer(None)
 
-    async def run(self, call: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
-        """What `call` returns. Raises what it raises; Transient only after the last attempt."""
+    async def run(self, call: Callable[[], T], *, attempts: int = ATTEMPTS, reads_store: bool = False) -> T:
+        """What `call` returns. Raises what it raises; Transient only after the last attempt.
+
+        `reads_store`: a thread that reads the store must end before that is closed; others are left behind when
+        cancelled, for a stalled server must not hold up Ctrl-C.
+        """
         for attempt in range(attempts):
             try:
-                # Abandoned when cancelled: a stalled server must not hold up Ctrl-C.
-                return await trio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
+                return await trio.to_thread.run_sync(
+                    call, limiter=self._limiter, abandon_on_cancel=not reads_store
+                )
             except Transient as error:
                 if attempt == attempts - 1:
                     raise
