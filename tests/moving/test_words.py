@@ -17,7 +17,14 @@ from vaultaire.moving.s3_place import merge_versions
 
 def row(key, version, second, *, latest=False):
     moment = datetime.datetime.fromtimestamp(second, datetime.UTC)
-    return {"Key": key, "VersionId": version, "LastModified": moment, "IsLatest": latest, "Size": 1, "ETag": '"e"'}
+    return {
+        "Key": key,
+        "VersionId": version,
+        "LastModified": moment,
+        "IsLatest": latest,
+        "Size": 1,
+        "ETag": '"e"',
+    }
 
 
 def order(document, versions, markers):
@@ -29,7 +36,9 @@ V, D = b"<Version><Key>k</Key></Version>", b"<DeleteMarker></DeleteMarker>"
 
 def test_the_order_of_the_document_counts_where_times_agree():
     versions = [row("k", "c", 5, latest=True), row("k", "a", 5)]
-    assert order(V + D + V, versions, [row("k", "b", 5)]) == "cba", "all of one second: only the document knows"
+    assert order(V + D + V, versions, [row("k", "b", 5)]) == "cba", (
+        "all of one second: only the document knows"
+    )
     assert order(D + V + V, [row("k", "b", 5), row("k", "a", 5)], [row("k", "c", 5, latest=True)]) == "cba"
 
 
@@ -56,7 +65,11 @@ def test_encoded_words_become_text_and_nothing_else_does(wire, text):
 
 
 def test_metadata_goes_out_as_it_came_in():
-    fields = {b"x-amz-meta-m": "=?UTF-8?B?Z3LDvMOfZQ==?=", b"content-type": "a/b", b"x-amz-storage-class": "ODD"}
+    fields = {
+        b"x-amz-meta-m": "=?UTF-8?B?Z3LDvMOfZQ==?=",
+        b"content-type": "a/b",
+        b"x-amz-storage-class": "ODD",
+    }
     report = Report("s", "t")
     carried = parse_carried(Attributes(1, "", 0, fields), report, object_lock=False)
     assert carried.metadata == (("m", "grüße"),)
@@ -70,7 +83,13 @@ def test_metadata_goes_out_as_it_came_in():
 
 def test_locks_are_sent_only_where_they_are_kept():
     record = ObjectRecord(
-        0, 0, "0" * 32, "root", inline=b"", retention=Retention("COMPLIANCE", 1_800_000_000_000), legal_hold=True
+        0,
+        0,
+        "0" * 32,
+        "root",
+        inline=b"",
+        retention=Retention("COMPLIANCE", 1_800_000_000_000),
+        legal_hold=True,
     )
     report = Report("s", "t")
     assert put_parameters(record, report, keep_class=False, object_lock=False) == {}
@@ -96,9 +115,18 @@ def test_the_line_on_the_terminal_tells_rate_and_time_left():
 
 
 def test_the_summary_says_what_was_left_out():
-    report = Report("s3://a", "b", objects=1, kept=1, kept_keys=["k"], changed=2, delete_markers=1, refreshed=1)
+    report = Report(
+        "s3://a", "b", objects=1, kept=1, kept_keys=["k"], changed=2, delete_markers=1, refreshed=1
+    )
     report.prove("md5")
     report.note("sockets", 2)
     text = "\n".join(summary(report, "imported"))
-    for said in ("1 objects (0 B) imported from s3://a to b", "were kept", ": k", "MD5 ETag: 1", "sockets: 2", "anew"):
+    for said in (
+        "1 objects (0 B) imported from s3://a to b",
+        "were kept",
+        ": k",
+        "MD5 ETag: 1",
+        "sockets: 2",
+        "anew",
+    ):
         assert said in text
