@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from index.values import Retention
 from vaultaire.moving.places import ObjectError
 from vaultaire.s3 import dates, headers
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.operations.locking import parse_lock_headers
+from vaultaire.s3.xml_lock import parse_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from index.fields import Pairs
     from index.records import ObjectRecord
-    from index.values import Retention
     from vaultaire.moving.places import Attributes, Notes
 
 LOCK_NOTE: Final = "retention or legal hold: the bucket here has no Object Lock"
@@ -62,14 +62,27 @@ def parse_carried(attributes: Attributes, notes: Notes, *, object_lock: bool) ->
                 raise
             notes.note(CLASS_NOTE)
             content_type, system = headers.parse_system({n: v for n, v in fields.items() if n != _CLASS})
-        retention, legal_hold = parse_lock_headers(fields)
     except S3Error as error:
         raise ObjectError(f"its metadata is none that S3 allows: {error}") from error
+    retention, legal_hold = _parse_lock(fields)
     if (retention is not None or legal_hold) and not object_lock:
         notes.note(LOCK_NOTE)
     if not object_lock:
         retention, legal_hold = None, None
     return Carried(content_type, system, metadata, retention, legal_hold)
+
+
+def _parse_lock(fields: Mapping[bytes, str]) -> tuple[Retention | None, bool | None]:
+    """Raises ObjectError for a lock that cannot be read: nothing is imported unlocked that was locked."""
+    hold = {"ON": True, "OFF": False}.get(fields.get(b"x-amz-object-lock-legal-hold", ""))
+    mode_text = fields.get(b"x-amz-object-lock-mode")
+    if mode_text is None:
+        return None, hold
+    mode = parse_mode(mode_text)
+    until_ms = dates.parse_iso_ms(fields.get(b"x-amz-object-lock-retain-until-date", ""))
+    if mode is None or until_ms is None:
+        raise ObjectError(f"its retention cannot be read: {mode_text}")
+    return Retention(mode, until_ms), hold
 
 
 def decode_word(value: str) -> str:
