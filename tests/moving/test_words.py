@@ -75,7 +75,7 @@ def test_metadata_goes_out_as_it_came_in():
     assert carried.metadata == (("m", "grüße"),)
     assert report.notes == {"storage class: one that S3 does not name": 1}
     record = ObjectRecord(0, 0, "0" * 32, "root", content_type="a/b", metadata=carried.metadata, inline=b"")
-    sent = put_parameters(record, report, keep_class=True, object_lock=False)
+    sent = put_parameters(record, report, keep_class=True, object_lock=False, now_ms=0)
     assert sent == {"ContentType": "a/b", "Metadata": {"m": "=?UTF-8?B?Z3LDvMOfZQ==?="}}
     with pytest.raises(ObjectError):
         parse_carried(Attributes(1, "", 0, {b"x-amz-meta-m": "x" * 3000}), report, object_lock=False)
@@ -92,13 +92,15 @@ def test_locks_are_sent_only_where_they_are_kept():
         legal_hold=True,
     )
     report = Report("s", "t")
-    assert put_parameters(record, report, keep_class=False, object_lock=False) == {}
+    assert put_parameters(record, report, keep_class=False, object_lock=False, now_ms=0) == {}
     assert report.notes == {"retention or legal hold: the target bucket has no Object Lock": 1}
-    assert put_parameters(record, report, keep_class=False, object_lock=True) == {
+    assert put_parameters(record, report, keep_class=False, object_lock=True, now_ms=0) == {
         "ObjectLockMode": "COMPLIANCE",
         "ObjectLockRetainUntilDate": "2027-01-15T08:00:00.000Z",
         "ObjectLockLegalHoldStatus": "ON",
     }
+    late = put_parameters(record, report, keep_class=False, object_lock=True, now_ms=1_900_000_000_000)
+    assert late == {"ObjectLockLegalHoldStatus": "ON"}, "a retention that has ended would be refused"
 
 
 def test_the_line_on_the_terminal_tells_rate_and_time_left():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from index.locks import is_retained
 from index.values import Retention
 from vaultaire.moving.places import ObjectError
 from vaultaire.s3 import dates, headers
@@ -112,7 +113,7 @@ def _decode_piece(piece: str) -> bytes | None:
 
 
 def put_parameters(
-    record: ObjectRecord, notes: Notes, *, keep_class: bool, object_lock: bool
+    record: ObjectRecord, notes: Notes, *, keep_class: bool, object_lock: bool, now_ms: int
 ) -> dict[str, object]:
     """What an export tells the target about an object, as botocore's PutObject and CreateMultipartUpload name it."""
     found: dict[str, object] = {}
@@ -134,17 +135,18 @@ def put_parameters(
         found["Metadata"] = metadata
     if record.tags:
         found["Tagging"] = urlencode(record.tags)
-    if record.retention is not None or record.legal_hold:
+    retained = is_retained(record.retention, now_ms)  # one that has ended would be refused
+    if retained or record.legal_hold:
         if object_lock:
-            found |= _lock_parameters(record)
+            found |= _lock_parameters(record, retained=retained)
         else:
             notes.note("retention or legal hold: the target bucket has no Object Lock")
     return found
 
 
-def _lock_parameters(record: ObjectRecord) -> dict[str, object]:
+def _lock_parameters(record: ObjectRecord, *, retained: bool) -> dict[str, object]:
     found: dict[str, object] = {}
-    if record.retention is not None:
+    if retained and record.retention is not None:
         found["ObjectLockMode"] = record.retention.mode
         found["ObjectLockRetainUntilDate"] = dates.format_iso(record.retention.until_ms)
     if record.legal_hold:
