@@ -8,6 +8,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.moving.foreign import KEYS, foreign_server
 from tests.s3.conftest import make_boto_client
 from vaultaire.cli import main
 
@@ -190,3 +191,33 @@ def test_versions_need_a_bucket_that_keeps_them(s3, server, bucket, other):
     assert result.exit_code == 1
     assert f"bucket {bucket}-plain keeps no versions" in result.stderr
     assert "Contents" not in there.list_objects_v2(Bucket=f"{bucket}-plain")
+
+
+def test_a_client_that_writes_the_same_key_meanwhile_wins(other, monkeypatch):
+    target, there = other
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with foreign_server() as foreign:
+        foreign.client().create_bucket(Bucket="contested")
+        foreign.backend.put_object("contested", "k", b"from afar")
+        foreign.backend.put_object("contested", "other", b"from afar")
+
+        def write_here(request):
+            if request.reads_body and request.path.endswith("/k"):
+                there.put_object(Bucket="contested", Key="k", Body=b"written here")
+
+        foreign.before = write_here
+        arguments = [
+            "import",
+            "s3://contested",
+            "--data",
+            str(target.data),
+            "--endpoint-url",
+            foreign.url,
+            "--json",
+        ]
+        result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+    assert (report["objects"], report["changed"], report["kept_keys"]) == (1, 1, ["k"])
+    assert there.get_object(Bucket="contested", Key="k")["Body"].read() == b"written here"
