@@ -140,5 +140,9 @@ def test_the_summary_says_what_was_left_out():
 def test_the_documentation_names_every_field_of_the_report():
     documented = (Path(__file__).parents[2] / "docs" / "moving.md").read_text()
     table = documented.partition("## `--json`")[2].partition("\n## ")[0]
-    names = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")}
+    names = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    }
     assert names == {field.name for field in dataclasses.fields(Report)}
