@@ -209,10 +209,13 @@ def test_a_source_that_misbehaves_costs_repeats_and_what_cannot_be_had_is_named(
         s3.put_object(Bucket="old", Key=key, Body=key.encode() * 10)
     foreign.backend.put_object("old", "wrong-once", b"wrong-once" * 10)  # its ETag is all that can tell
     Faults(foreign, s3)
-    once = {"changes", "vanishes"}
+    once = {"changes", "vanishes", "changes-and-vanishes"}
+    s3.put_object(Bucket="old", Key="changes-and-vanishes", Body=b"x")
 
     def meddle(request):
         name = request.path.rpartition("/")[2]
+        if request.method == "HEAD" and name == "changes-and-vanishes":
+            foreign.backend.buckets["old"].keys.pop(name)
         if request.reads_body and name in once:
             once.discard(name)
             keys = foreign.backend.buckets["old"].keys
@@ -230,15 +233,26 @@ def test_a_source_that_misbehaves_costs_repeats_and_what_cannot_be_had_is_named(
     failures = {failed["key"]: failed["why"] for failed in report["failures"]}
     assert failures.keys() == BAD.keys()
     assert all(text in failures[key] for key, text in BAD.items()), failures
-    assert report["changed"] == 1
+    assert report["changed"] == 2
     assert report["retries"] >= 5
-    assert report["notes"]["objects that were deleted at the source meanwhile"] == 1
+    assert report["notes"]["objects that were deleted at the source meanwhile"] == 2
     # The next run tries only these.
     foreign.fault = lambda request, answer: answer
     foreign.log.clear()
     report = subject.report("import", "s3://old")
     assert sorted(path.rpartition("/")[2] for path in foreign.bodies_read()) == sorted(BAD)
     assert report["failed"] == 0
+
+
+def test_an_object_that_changed_within_the_same_second_is_taken(foreign, subject):
+    s3 = foreign.client()
+    s3.create_bucket(Bucket="old")
+    s3.put_object(Bucket="old", Key="k", Body=b"first")
+    subject.report("import", "s3://old")
+    foreign.change("old", "k", b"other")  # the same length and time: only the ETag differs
+    assert subject.report("import", "s3://old", "--overwrite", "never")["kept_keys"] == ["k"]
+    assert subject.report("import", "s3://old")["objects"] == 1
+    assert subject.objects("old")[b"k"][1] == b"other"
 
 
 def test_an_object_that_never_rests_fails_after_some_tries(foreign, subject):

@@ -254,7 +254,7 @@ class Export:
             )
             verdict = Verdict.DONE if same else Verdict.TAKE
         if verdict is Verdict.ASK:  # the same length and time, other bytes
-            verdict = Verdict.KEEP if self._options.overwrite is not Overwrite.ALWAYS else Verdict.TAKE
+            verdict = Verdict.KEEP if self._options.overwrite is Overwrite.NEVER else Verdict.TAKE
         if verdict is Verdict.DONE:
             self._done(record)
         elif verdict is Verdict.KEEP:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from index import buckets
-from index.errors import BucketExists, NamesError, VersionLocked
+from index.errors import NamesError, VersionLocked
 from index.objects import get_object
 from index.records import ObjectRecord, encode_parts
 from index.versions import NONCE_BYTES, Change, delete_object, list_key, put_object
@@ -169,10 +169,7 @@ class Import:
                     "with --into, or leave --versions out"
                 )
 
-        try:
-            await self._bench.committer.commit(commit)
-        except BucketExists as error:  # by another import, between the look and the making
-            raise PlaceError(f"bucket {name} appeared meanwhile; run it again") from error
+        await self._bench.committer.commit(commit)
 
     # --- listing and deciding -------------------------------------------------------------------------------------
 
@@ -246,6 +243,8 @@ class Import:
                         await self._take_current(unit[0])
                 except PlaceError:
                     raise
+                except Gone:
+                    self._report.note("objects that were deleted at the source meanwhile")
                 except (MovingError, VersionLocked) as error:
                     self._report.fail(unit[0].key, _explained(error))
                 except NamesError as error:
@@ -262,8 +261,7 @@ class Import:
                 await self._take_once(entry, exact=exact)
                 return
             except Gone:
-                self._report.note("objects that were deleted at the source meanwhile")
-                return
+                raise
             except Changed:
                 self._report.changed += 1
                 if attempt == TRIES - 1:
@@ -278,7 +276,9 @@ class Import:
     async def _again(self, entry: Entry) -> Entry:
         """The entry as the source has it now."""
         now = await self._requests.run(partial(self._source.look, entry))
-        return entry._replace(size=now.size, etag=now.etag, modified_ms=now.modified_ms)
+        listed = entry.modified_ms  # in milliseconds on some servers, where this answer has seconds
+        modified_ms = listed if now.modified_ms == listed // 1000 * 1000 else now.modified_ms
+        return entry._replace(size=now.size, etag=now.etag, modified_ms=modified_ms)
 
     async def _take_once(self, entry: Entry, *, exact: bool) -> None:
         key = self._key(entry)
@@ -288,7 +288,7 @@ class Import:
         verdict = plan_object(entry, _as_entry(entry.key, found), self._options.overwrite)
         if verdict is Verdict.ASK:
             look = await self._requests.run(partial(self._source.look, entry))
-            verdict = Verdict.TAKE if look.etag_is_md5 else Verdict.DONE
+            verdict = Verdict.DONE if not look.etag_is_md5 else self._overwriting()
         if verdict is Verdict.REFRESH and self._options.overwrite is Overwrite.NEVER:
             verdict = Verdict.DONE
         if verdict is not Verdict.TAKE:
@@ -304,6 +304,10 @@ class Import:
             await self._refresh(entry, key, found)
         else:
             await self._store(entry, key, found, exact=exact)
+
+    def _overwriting(self) -> Verdict:
+        """Of other bytes of the same length and time: they came from there, and changed within the same moment."""
+        return Verdict.KEEP if self._options.overwrite is Overwrite.NEVER else Verdict.TAKE
 
     def _key(self, entry: Entry) -> bytes:
         key = self._to.key(entry.key)
