@@ -16,7 +16,7 @@ from vaultaire.moving import plans
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     """The sizes at which objects are cut, smaller: S3's own least is 5 MiB."""
-    monkeypatch.setattr(plans, "SINGLE_PUT_BYTES", 6 * MIB)
+    monkeypatch.setattr(plans, "SINGLE_PUT_BYTES", MIB)
     monkeypatch.setattr(plans, "PART_BYTES", 5 * MIB)
 
 
@@ -30,8 +30,8 @@ def seed(foreign, subject):
         Metadata={"who": "me"}, Tagging="a=1&b=two%20words", StorageClass="STANDARD_IA",
     )  # fmt: skip
     s3.put_object(Bucket="old", Key="empty", Body=b"")
-    s3.put_object(Bucket="old", Key="large", Body=rng.randbytes(6 * MIB + 5))
-    put_in_parts(s3, "old", "parts", rng.randbytes(5 * MIB), rng.randbytes(5 * MIB), b"tail")
+    s3.put_object(Bucket="old", Key="large", Body=rng.randbytes(5 * MIB + 5))
+    put_in_parts(s3, "old", "parts", rng.randbytes(5 * MIB), b"tail")
     assert subject.report("import", "s3://old")["objects"] == 4
     return s3
 
@@ -98,6 +98,12 @@ def test_a_dry_run_changes_nothing(foreign, subject, tmp_path):
     report = subject.report("export", "s3://new", "--from", "old", "--dry-run")
     assert report["objects"] == 1
     assert not foreign.backend.buckets
+    subject.report("import", str(tmp_path / "files"), "--into", "more/")
+    assert subject.report("export", "s3://", "--all-buckets")["objects"] == 2
+    assert {name: list(bucket.keys) for name, bucket in foreign.backend.buckets.items()} == {
+        "old": ["a"],
+        "more": ["a"],
+    }
 
 
 def test_a_target_that_misbehaves(foreign, subject, monkeypatch):
