@@ -12,10 +12,7 @@ kill left open at the target is not continued; the target's own rules remove it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
-
-import trio
 
 from cas.errors import CasError
 from index import buckets
@@ -27,16 +24,18 @@ from index.versions import get_version
 from vaultaire.moving.places import Entry, MovingError, ObjectError, PlaceError
 from vaultaire.moving.plans import Overwrite, Verdict, plan_chain, plan_object
 from vaultaire.moving.report import Pace
+from vaultaire.moving.transport import share_out
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
+
+    import trio
 
     from index.records import BucketRecord, Listing
     from vaultaire.moving.bench import Bench
     from vaultaire.moving.report import Report
 
 PAGE_KEYS = 1000
-QUEUED = 2
 
 
 class Target(Protocol):
@@ -108,23 +107,7 @@ class Export:
 
     async def run(self) -> None:
         """Raises PlaceError; KvError of the store."""
-        failures: list[Exception] = []
-        sender, receiver = trio.open_memory_channel[Unit](QUEUED * self._options.parallel)
-        async with trio.open_nursery() as nursery:
-
-            async def guarded(work: Callable[[], Awaitable[None]]) -> None:
-                try:
-                    await work()
-                except Exception as error:  # it ends the whole run: bare, not in a group
-                    failures.append(error)
-                    nursery.cancel_scope.cancel()
-
-            for _ in range(self._options.parallel):
-                nursery.start_soon(guarded, partial(self._work, receiver.clone()))
-            receiver.close()
-            nursery.start_soon(guarded, partial(self._list, sender))
-        if failures:
-            raise failures[0]
+        await share_out(self._options.parallel, self._list, self._work)
 
     # --- listing and deciding -------------------------------------------------------------------------------------
 

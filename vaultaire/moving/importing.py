@@ -41,7 +41,7 @@ from vaultaire.moving.plans import Overwrite, Verdict, etag_parts, plan_chain, p
 from vaultaire.moving.proof import Proof
 from vaultaire.moving.read_ahead import with_body
 from vaultaire.moving.report import Pace
-from vaultaire.moving.transport import FIRST_ATTEMPTS, Pacer, Requests
+from vaultaire.moving.transport import FIRST_ATTEMPTS, Pacer, Requests, share_out
 from vaultaire.s3 import tags as tag_rules
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.names import check_bucket_name, check_key
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 TRIES: Final = 3  # of an object that changes, or whose bytes are wrong
 MAX_BYTES: Final = 50 << 40  # of one object
-QUEUED: Final = 2  # units per task that wait for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +116,7 @@ class Import:
         first = await self._first_page()
         if not self._options.dry_run:
             await self._ensure_bucket(new_bucket)
-        failures: list[Exception] = []
-        sender, receiver = trio.open_memory_channel[list[Entry]](QUEUED * self._options.parallel)
-        async with trio.open_nursery() as nursery:
-
-            async def guarded(work: Callable[[], Awaitable[None]]) -> None:
-                try:
-                    await work()
-                except Exception as error:  # it ends the whole run: bare, not in a group
-                    failures.append(error)
-                    nursery.cancel_scope.cancel()
-
-            for _ in range(self._options.parallel):
-                nursery.start_soon(guarded, partial(self._work, receiver.clone()))
-            receiver.close()
-            nursery.start_soon(guarded, partial(self._list, sender, first))
-        if failures:
-            raise failures[0]
+        await share_out(self._options.parallel, partial(self._list, first=first), self._work)
 
     async def _first_page(self) -> Page:
         """An address, key or bucket that is wrong is told at once, before anything is made."""

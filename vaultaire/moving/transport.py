@@ -1,12 +1,13 @@
 """Requests of a move: repeated while that may help, paced, and in a bounded number of threads.
 
 A request that fails in passing (`places.Transient`) is repeated up to `ATTEMPTS` times, each time after a longer pause.
-`Pacer` keeps all requests together under a rate.
+`Pacer` keeps all requests together under a rate, `share_out` gives units of work to tasks.
 """
 
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -15,13 +16,14 @@ from vaultaire.moving.places import Transient
 from vaultaire.moving.plans import backoff_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from vaultaire.moving.report import Report
 
 T = TypeVar("T")
 
 ATTEMPTS: Final = 7
+QUEUED: Final = 2  # units per consumer that wait for one
 FIRST_ATTEMPTS: Final = 3  # of the very first request: an address that was never there needs no patience
 
 
@@ -65,3 +67,28 @@ class Requests:
                 self._report.retries += 1
                 await trio.sleep(backoff_seconds(attempt, error.retry_after_seconds, random.random()))
         raise AssertionError("no attempt at all")
+
+
+async def share_out(
+    parallel: int,
+    produce: Callable[[trio.MemorySendChannel[T]], Awaitable[None]],
+    consume: Callable[[trio.MemoryReceiveChannel[T]], Awaitable[None]],
+) -> None:
+    """Run one producer and `parallel` consumers; each closes its channel. The first error of any ends all, bare."""
+    failures: list[Exception] = []
+    sender, receiver = trio.open_memory_channel[T](QUEUED * parallel)
+    async with trio.open_nursery() as nursery:
+
+        async def guarded(work: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await work()
+            except Exception as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        for _ in range(parallel):
+            nursery.start_soon(guarded, partial(consume, receiver.clone()))
+        receiver.close()
+        nursery.start_soon(guarded, partial(produce, sender))
+    if failures:
+        raise failures[0]
