@@ -17,6 +17,7 @@ import tempfile
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, Final
 
+from index.counters import statistics
 from index.manifests import bucket_ids, iterate_manifests
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Roots:
         self._file: IO[bytes] | None = None
         self._places: dict[int, tuple[int, int]] = {}  # bucket -> where its manifests are in the file
         self.buckets = bucket_ids(self._reader)
+        self.counted = {bucket_id: statistics(self._reader, bucket_id) for bucket_id in self.buckets}
         self.sequence = self._reader.sequence
         self.damaged = 0  # records met that cannot be decoded: what they name is not known
         self.errors: list[str] = []  # the first of them
