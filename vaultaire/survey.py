@@ -81,7 +81,7 @@ def measure(chunks: ChunkStore, kv: OrderedMap, roots: Roots) -> Generator[int, 
     for bucket_id in roots.buckets:
         marker = yield from _walked(chunks.marker(seen), roots, bucket_id)
         raw[bucket_id] = marker.raw_bytes
-        stored[bucket_id] = _stored(marker, packs)
+        stored[bucket_id] = stored_of(packs, marker.fresh, marker.shared)
         for counts in (marker.fresh, marker.nodes):
             for pack, length in counts.items():
                 usage.live[pack] += length
@@ -119,9 +119,10 @@ def _walk(marker: Marker, roots: Roots, bucket_id: int) -> Generator[int, None, 
         yield from marker.add(manifest)
 
 
-def _stored(marker: Marker, packs: Mapping[int, PackRow]) -> int:
+def stored_of(packs: Mapping[int, PackRow], *marked: Mapping[int, int]) -> int:
+    """What marked raw bytes (pack -> bytes) take in their packs, each pack's ratio taken as even."""
     total = 0.0
-    for counts in (marker.fresh, marker.shared):
+    for counts in marked:
         for pack, length in counts.items():
             row = packs.get(pack)
             total += length * (row.length / row.raw_bytes if row is not None and row.raw_bytes else 1.0)

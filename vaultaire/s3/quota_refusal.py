@@ -34,7 +34,7 @@ def over_quota(call: Call, error: QuotaExceeded) -> S3Error:
         f"{'at least ' if error.growth == 1 and error.measure == 'stored' else ''}{error.growth:,}. "
         f"{_WAY_OUT} {command}"
     )
-    extra = {
+    extra: dict[str, str | int | None] = {
         "BucketName": bucket.name,
         "QuotaScope": error.scope,
         "QuotaMeasure": error.measure,
