@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from heapq import merge
 from operator import itemgetter
@@ -123,7 +123,7 @@ def measure_usage(
     Blocking, as long as a walk over the store takes. Raises NoSuchBucket, TooManyGroups, DiskFull, OSError, KvError.
     """
     with ExitStack() as stack:
-        if store.kv.read_only_reason() is None:
+        with suppress(OSError):  # a disk that takes no writes: nobody collects there
             lock = CollectorLock(store.directory / "run" / "collector.lock")
             stack.callback(lock.close)
             lock.acquire(wait=True)
