@@ -71,14 +71,19 @@ def statistics(reader: Reader, bucket_id: int | None = None) -> NamesStatistics:
 
 def total_of(reader: Reader, table: str, prefix: bytes) -> NamesStatistics:
     """The sum of all rows of `table` that begin with `prefix`. Raises CorruptRecord."""
-    total, correction = NOTHING, 0
-    for row, value in reader.scan(table, prefix, successor(prefix)):
-        counts = _decode(value)
-        if row[-_WRITER.size :] == _MARK_ROW:
-            correction += counts[3]
-        else:
-            total = add_up((total, counts))
-    return NamesStatistics(*total, correction)
+    objects = logical = inline = stored = parts = part_stored = correction = 0
+    for row, value in reader.scan(table, prefix, successor(prefix)):  # in every commit where there is a quota
+        a, b, c, d, e, f = _decode(value)
+        if row[-4:] == _MARK_ROW:
+            correction += d
+            continue
+        objects += a
+        logical += b
+        inline += c
+        stored += d
+        parts += e
+        part_stored += f
+    return NamesStatistics(objects, logical, inline, stored, parts, part_stored, correction)
 
 
 def counts_of(found: NamesStatistics) -> Counts:

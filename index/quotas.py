@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from index import counters
@@ -241,8 +242,11 @@ def correct(txn: Transaction, bucket_id: int, correction_bytes: int) -> None:
 def bucket_row(reader: Reader, bucket_id: int) -> tuple[Limits, bool] | None:
     """(a bucket's own limits, whether its tenant has a quota); None: there is no row. Raises CorruptRecord."""
     value = reader.get(QUOTAS, encode_id(bucket_id))
-    if value is None:
-        return None
+    return None if value is None else _decode_bucket(value)
+
+
+@lru_cache(maxsize=1024)
+def _decode_bucket(value: bytes) -> tuple[Limits, bool]:
     if len(value) != _BUCKET.size or value[-1] not in (0, 1):
         raise CorruptRecord("quota", value.hex())
     return _decode_limits(value[:-1]), bool(value[-1])
@@ -283,6 +287,7 @@ def _encode_limits(limits: Limits) -> tuple[int, ...]:
     return tuple(_NONE if limit is None else limit for limit in figures)
 
 
+@lru_cache(maxsize=1024)
 def _decode_limits(value: bytes) -> Limits:
     if len(value) != _LIMITS.size or value[0] != _VERSION:
         raise CorruptRecord("quota", value.hex())
