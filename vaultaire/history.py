@@ -227,7 +227,7 @@ def _buckets_with_history(reader: Reader) -> list[int]:
         at = found[-1] + 1
 
 
-def as_json(day: Day) -> dict[str, object]:
+def as_json(day: Day) -> dict[str, Any]:
     """What `vaultaire stats --history --json` prints of a day."""
     known = day.counted_ms != 0
     return {

@@ -332,7 +332,7 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     Raises StoreError (its message is for the operator), OSError.
     """
     from vaultaire.access import Keyring, RootKey, new_root
-    from vaultaire.audit_log import read_audit_log, write_audit_log
+    from vaultaire.audit_log import note_command, read_audit_log, write_audit_log
     from vaultaire.log_file import STDOUT
     from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
@@ -356,6 +356,10 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
                 store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
             root = store.kv.commit(
                 lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
+            )
+        if root.action != "unchanged":
+            note_command(
+                store, "CreateKey", access_key=root.principal.access_key, root=True, removed=root.removed
             )
     if root.action == "replaced":
         log.warning(
