@@ -208,7 +208,7 @@ def test_buckets_beyond_the_limit_share_a_label(metrics, tmp_path):
 @given(st.lists(st.floats(0, 400), min_size=1, max_size=30))
 def test_histograms_say_how_many_took_how_long(tmp_path_factory, times):
     directory = tmp_path_factory.mktemp("run")
-    slot = Slot(directory, "worker")
+    slot = Slot(directory, "worker", size=8192)
     metrics = RequestMetrics(slot, BucketLabels(directory, 1))
     for seconds in times:
         seen = request(None)
