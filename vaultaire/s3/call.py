@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vaultaire.commit import Committer
     from vaultaire.ingest import Upload
     from vaultaire.last_used import LastUsed
-    from vaultaire.plans import Plan
+    from vaultaire.plans import PlanBook
     from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
     from vaultaire.s3.observation import Observation
@@ -65,7 +65,7 @@ class Services:
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     last_used: LastUsed
     rates: Rates
-    plan: Plan  # of tenants that have none of their own
+    plans: PlanBook
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # whose subdomains are buckets
     observe: Callable[[Observation], None] = _ignore  # every request when it is over; must not raise nor wait
