@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.s3.conftest import make_caller
 from tests.s3.harness import Server
-from tests.s3.wire import exchange_many
+from tests.s3.wire import content_md5, exchange_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,6 +173,35 @@ def test_buckets_beyond_the_limit_share_a_label(observed):
     assert "_other" in named
 
 
+def test_what_a_limit_refuses_is_counted_by_its_reason(observed):
+    observed.server.cli(
+        *(
+            "key",
+            "create",
+            "--tenant",
+            "limited",
+            "--access-key",
+            "LIMITED01",
+            "--secret-key",
+            "a-secret-of-limited",
+        )
+    )
+    observed.server.cli("key", "limit", "LIMITED01", "--requests", "2")
+    limited = make_caller(observed.server, "LIMITED01", "a-secret-of-limited")
+    for _ in range(5):
+        observed.note(limited.call("GET", "/"))
+    etag = observed.caller.call("HEAD", "/photos/100-1").headers["etag"]
+    observed.statuses["200"] += 1
+    unchanged = observed.caller.call("GET", "/photos/100-1", headers=[("if-none-match", etag)])
+    assert unchanged.status == 304
+    observed.note(unchanged)
+    observed.settled()
+    samples = observed.scrape()
+    assert samples["vaultaire_s3_refused_total", ("reason", "rate")] == 3
+    assert samples["vaultaire_s3_errors_total", ("code", "SlowDown")] == 3
+    assert ("vaultaire_s3_errors_total", ("code", "NotModified")) not in samples
+
+
 def test_openmetrics_is_read_by_its_own_parser(observed):
     headers = [("authorization", f"Bearer {TOKEN}"), ("accept", "application/openmetrics-text")]
     answer = observed.page(headers)
@@ -232,8 +261,6 @@ def test_changes_are_audited_whoever_makes_them(observed):
     reader = make_caller(observed.server, created["access_key"], created["secret_key"])
     assert reader.call("DELETE", "/photos/100-1").status == 403
     delete = b"<Delete><Object><Key>100-2</Key></Object><Object><Key>100-3</Key></Object></Delete>"
-    from tests.s3.wire import content_md5
-
     answer = observed.caller.call(
         "POST", "/photos", query="delete", body=delete, headers=[("content-md5", content_md5(delete))]
     )
@@ -242,7 +269,7 @@ def test_changes_are_audited_whoever_makes_them(observed):
 
     def found():
         return {
-            (line["source"], line["action"], line["access_key"], line.get("key"), line["result"])
+            (line["source"], line["action"], line.get("access_key"), line.get("key"), line["result"])
             for line in observed.lines(observed.audit_log)
         }
 

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vaultaire.s3")
 
 _UNPROVEN = sigv4.Verified("", b"", "", "", "")
+_LIMITS = {"SlowDown": "rate", "QuotaExceeded": "quota"}  # for metrics; see `_limit_of`
 _COPIES = (Operation.COPY_OBJECT, Operation.UPLOAD_PART_COPY)  # there it is the source that is missing
 
 
@@ -84,8 +85,8 @@ class S3Service:
             await self._serve(scope, exchange, seen)
         finally:
             seen.ended = perf_counter()
-            settle(self._services.rates, exchange.charges, seen.bytes_in + seen.bytes_out)
             self._services.observe(seen)
+            settle(self._services.rates, exchange.charges, seen.bytes_in + seen.bytes_out)
             seen.call = None  # a circle: call, exchange, observation
 
     async def _serve(self, scope: Scope, exchange: _Exchange, seen: Observation) -> None:
@@ -129,9 +130,7 @@ class S3Service:
             names.check_bucket_name(bucket)
         seen.operation = operation = routing.route(method, bucket, key, query, claim.headers)
         if charges and operation is not Operation.POST_OBJECT:  # who sends a form, its fields say
-            seen.refused = "rate"
             admit(services.rates, charges)
-            seen.refused = None
             exchange.charges = charges
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
@@ -239,12 +238,11 @@ class S3Service:
             return stored.cors_of(reader, found.id) if found is not None and found.configured else None
 
     def _refusal(self, scope: Scope, error: S3Error, seen: Observation) -> Response:
-        seen.code = error.code
-        if error.code == "QuotaExceeded":
-            seen.refused = "quota"
         headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
         if error.status == 304:
             return Response(304, headers)
+        seen.code = error.code
+        seen.refused = seen.refused or _LIMITS.get(error.code)
         resource = scope["raw_path"].decode("latin-1")
         body = to_xml(error, resource, seen.request_id, self._host_id)
         return Response(error.status, [(b"content-type", b"application/xml"), *headers], body)
