@@ -11,9 +11,12 @@ from datetime import timedelta
 
 import pytest
 
+from index import buckets
+from index.quotas import Limits, set_bucket_limits
 from tests.moving.foreign import Answer
 from vaultaire.moving import importing
 from vaultaire.moving.places import WINDOW_BYTES
+from vaultaire.store import Store
 
 MIB = 1 << 20
 
@@ -157,6 +160,31 @@ def test_all_buckets_with_their_configuration(foreign, subject):
     assert subject.objects("two")[b"k"][1] == b"two"
     again = subject.report("import", "s3://", "--all-buckets", "--bucket-config")
     assert "setting cors: the bucket here has its own, which stays" in again["notes"]
+
+
+def test_a_quota_ends_the_import_and_raising_it_lets_it_go_on(foreign, subject):
+    s3 = foreign.client()
+    s3.create_bucket(Bucket="old")
+    for number in range(4):
+        foreign.backend.put_object("old", f"{number}", b"x")
+    limit(subject, "old", 2)
+    result = subject.run("import", "s3://old", "--parallel", "1")
+    assert result.exit_code == 1
+    assert "the quota of bucket 'old' for objects is 2" in result.stderr
+    assert "vaultaire bucket quota" in result.stderr
+    assert len(subject.objects("old")) == 2
+    limit(subject, "old", 9)
+    report = subject.report("import", "s3://old")
+    assert (report["objects"], report["done_objects"]) == (2, 2)
+
+
+def limit(subject, name, objects):
+    def commit(txn):
+        bucket = buckets.get_bucket(txn, name) or buckets.create_bucket(txn, name, "root", 1)
+        set_bucket_limits(txn, bucket, Limits(objects=objects))
+
+    with Store.open(subject.data, kind="command") as store:
+        store.kv.commit(commit)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from index import buckets
-from index.errors import NamesError, VersionLocked
+from index.errors import NamesError, QuotaExceeded, VersionLocked
 from index.objects import get_object
 from index.records import ObjectRecord, encode_parts
 from index.versions import NONCE_BYTES, Change, delete_object, list_key, put_object
@@ -228,6 +228,8 @@ class Import:
                     raise
                 except Gone:
                     self._report.note("objects that were deleted at the source meanwhile")
+                except QuotaExceeded as error:  # the others would not fit either, and be fetched for nothing
+                    raise PlaceError(f"{error}; raise it with `vaultaire bucket quota`") from error
                 except (MovingError, VersionLocked) as error:
                     self._report.fail(unit[0].key, _explained(error))
                 except NamesError as error:
