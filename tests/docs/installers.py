@@ -1,4 +1,4 @@
-"""pip, npm and apt-get as pages call them, in the sandbox: they check what is asked for, and install nothing.
+"""pip, npm, apt-get and go get as pages call them, in the sandbox: they check what is asked for, and install nothing.
 
     python installers.py pip install 'vaultaire[s3]'
 
@@ -62,11 +62,17 @@ def apt_get(packages: list[str]) -> str | None:
     return f"{unknown}: see DEBIAN in {Path(__file__).name}" if unknown else None
 
 
+def go(packages: list[str]) -> str | None:
+    known = (REPOSITORY / "tests/s3/clients/go/go.mod").read_text()
+    unknown = [package for package in packages if f"{package} v" not in known]
+    return f"{unknown} are not in tests/s3/clients/go/go.mod" if unknown else None
+
+
 def main(name: str, command: str, *arguments: str) -> str | None:
     if command not in ("install", "ci"):
         return None if command in ("update", "init") else f"{name} {command} is not known here"
     packages = [argument for argument in arguments if not argument.startswith("-")]
-    return {"pip": pip, "pipx": pip, "npm": npm, "apt-get": apt_get}[name](packages)
+    return {"pip": pip, "pipx": pip, "npm": npm, "apt-get": apt_get, "go": go}[name](packages)
 
 
 if __name__ == "__main__":

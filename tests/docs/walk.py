@@ -5,6 +5,7 @@ What is run is decided by marks alone (CONTRIBUTING.md, Documentation); the walk
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def walk(page: Page, sandbox: Sandbox) -> None:
 
 
 def _run(sandbox: Sandbox, block: Block, shown: Block | None) -> None:
-    status = int(block.marks.get("exits", "0"))
+    status = tuple(int(word) for word in re.findall(r"\d+", block.marks.get("exits", "0")))
     if block.language in PROGRAMS:
         printed = sandbox.run_program(block, status)
     else:
