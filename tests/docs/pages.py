@@ -170,7 +170,10 @@ def _refuse_indented(name: str, lines: list[str], at: int) -> None:
 def _refuse_stray_output(blocks: list[Block]) -> None:
     before: Block | None = None
     for block in blocks:
-        if shows_output(block) and (before is None or not before.runnable) and block.not_run is None:
+        stray = shows_output(block) and (before is None or not before.runnable)
+        if (
+            stray and block.language != "text" and block.not_run is None
+        ):  # text alone is a form, a line of a file
             raise PageError(
                 f"{block.where}: shows the output of nothing; say `<!-- not run: why -->` above it"
             )
