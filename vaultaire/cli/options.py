@@ -94,6 +94,23 @@ class Domain(click.ParamType):  # type: ignore[type-arg]  # generic only since c
         return domain
 
 
+class LogPath(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """A file to append to, as an absolute path; `-`: standard output; `off` (None): no log."""
+
+    name = "path|-|off"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
+        text = str(value)
+        if text in ("", "off"):
+            return None
+        if text == "-":
+            return text
+        path = Path(text).absolute()
+        if path.is_dir() or not path.parent.is_dir():
+            self.fail(f"{text!r} is no file in a directory that exists", param, ctx)
+        return str(path)
+
+
 def _absolute(_: click.Context, __: click.Parameter, value: Path) -> Path:
     return value.absolute()
 

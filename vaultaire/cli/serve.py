@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from vaultaire.cli.endpoint import Endpoint, plan_endpoint, read_endpoint, url_of, write_endpoint
-from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, data_option
+from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, LogPath, data_option
 from vaultaire.cli.output import Failure, own_command, print_lines, version
 from vaultaire.cli.welcome import Start, welcome
 from vaultaire.config import MIB, ServeConfig
@@ -162,6 +162,58 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True
     show_envvar=True,
     help="Limit of tenants that have none of their own: stored.ge 1,000 requests a minute, stored.cloud 10,000.",
 )
+@click.option(
+    "--metrics",
+    type=click.Choice(("key", "public", "off")),
+    default="key",
+    show_default=True,
+    envvar="VAULTAIRE_METRICS",
+    show_envvar=True,
+    help="Who may read /-/metrics: whoever gives an admin or read-only key of the root tenant, everybody, nobody.",
+)
+@click.option(
+    "--metrics-token-file",
+    type=_FILE,
+    envvar="VAULTAIRE_METRICS_TOKEN_FILE",
+    show_envvar=True,
+    help="File with a token that may read /-/metrics too (Authorization: Bearer).",
+)
+@click.option(
+    "--metrics-buckets",
+    type=click.IntRange(0, 1000),
+    default=100,
+    show_default=True,
+    envvar="VAULTAIRE_METRICS_BUCKETS",
+    show_envvar=True,
+    help="So many buckets have a label of their own in metrics, the oldest first; all others share one.",
+)
+@click.option(
+    "--access-log",
+    type=LogPath(),
+    default="off",
+    show_default=True,
+    envvar="VAULTAIRE_ACCESS_LOG",
+    show_envvar=True,
+    help="One line per request, to this file; -: to standard output.",
+)
+@click.option(
+    "--access-log-format",
+    type=click.Choice(("json", "combined")),
+    default="json",
+    show_default=True,
+    envvar="VAULTAIRE_ACCESS_LOG_FORMAT",
+    show_envvar=True,
+    help="Of the access log: JSON, or Apache's combined format.",
+)
+@click.option(
+    "--audit-log",
+    type=LogPath(),
+    default="off",
+    show_default=True,
+    envvar="VAULTAIRE_AUDIT_LOG",
+    show_envvar=True,
+    help="Changes of keys, limits, buckets, settings and locks, and deletes, to this file; -: to standard output.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -180,6 +232,12 @@ def command(
     scrub_days: float,
     domains: tuple[str, ...],
     plan: str,
+    metrics: Literal["key", "public", "off"],
+    metrics_token_file: Path | None,
+    metrics_buckets: int,
+    access_log: str | None,
+    access_log_format: Literal["json", "combined"],
+    audit_log: str | None,
 ) -> None:
     """Run the server; the first start creates the store and its root key.
 
@@ -207,9 +265,16 @@ def command(
         scrub_days=scrub_days,
         domains=tuple(dict.fromkeys(domains)),
         plan=plan,
+        metrics=metrics,
+        metrics_token_file=metrics_token_file,
+        metrics_buckets=metrics_buckets,
+        access_log=access_log,
+        access_log_format=access_log_format,
+        audit_log=audit_log,
     )
     given = root_from_environment()
     _check_certificate(config)
+    _check_token(config)
     ctx.exit(run(config, given))
 
 
@@ -243,6 +308,17 @@ def _check_certificate(config: ServeConfig) -> None:
         ) from error
 
 
+def _check_token(config: ServeConfig) -> None:
+    if config.metrics_token_file is None:
+        return
+    from vaultaire.metrics.page import BadToken, read_token
+
+    try:
+        read_token(config.metrics_token_file)
+    except BadToken as error:
+        raise click.UsageError(str(error)) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     root: RootKey
@@ -256,9 +332,12 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     Raises StoreError (its message is for the operator), OSError.
     """
     from vaultaire.access import Keyring, RootKey, new_root
+    from vaultaire.audit_log import note_command, read_audit_log, write_audit_log
+    from vaultaire.log_file import STDOUT
     from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
+    audit_log = None if config.audit_log in (None, STDOUT) else Path(config.audit_log)
     offered = given or new_root()
     now_ms = time.time_ns() // 1_000_000
     with Store.open(config.data, kind="command", create=True, by_operator=True) as store:
@@ -266,14 +345,21 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
             parity = parity_percent(reader)
+            known_audit_log = read_audit_log(reader)
             roots = keyring.root_keys(reader)
         if store.kv.read_only_reason() is not None and roots:
             root = RootKey("unchanged", offered if offered in roots else roots[0])
         else:
+            if audit_log != known_audit_log:
+                store.kv.commit(partial(write_audit_log, path=audit_log))
             if config.parity_percent is not None and config.parity_percent != parity:
                 store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
             root = store.kv.commit(
                 lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
+            )
+        if root.action != "unchanged":
+            note_command(
+                store, "CreateKey", access_key=root.principal.access_key, root=True, removed=root.removed
             )
     if root.action == "replaced":
         log.warning(
