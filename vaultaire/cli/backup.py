@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import click
 
 from vaultaire.cli.options import data_option
-from vaultaire.cli.output import Failure, Progress, binary_size, print_lines, print_table
+from vaultaire.cli.output import Failure, binary_size, print_lines, print_table
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +146,9 @@ def _check(place: Place, number: int | None, as_json: bool) -> None:
 
     with Progress() as progress:
         report = check_backups(
-            place, number, progress=lambda so_far: progress.show(f"verified {binary_size(so_far.read_bytes)}")
+            place,
+            number,
+            progress=lambda so_far: progress.advance("verified", so_far.read_bytes, unit="bytes"),
         )
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "is_whole": report.is_whole}))

@@ -11,7 +11,8 @@ import click
 
 from vaultaire.cli.backup import open_place, place_argument
 from vaultaire.cli.options import data_option
-from vaultaire.cli.output import Failure, Progress, binary_size, own_command, print_lines
+from vaultaire.cli.output import Failure, binary_size, own_command, print_lines
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,9 @@ def command(place: str, data: Path, number: int | None, with_damage: bool, as_js
             data,
             number,
             with_damage=with_damage,
-            progress=lambda so_far: progress.show(f"copied {binary_size(so_far.copied_bytes)}"),
+            progress=lambda so_far: progress.advance(
+                "copied", so_far.copied_bytes, so_far.total_bytes, "bytes"
+            ),
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
