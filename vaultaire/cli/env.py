@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from vaultaire.cli.completing import complete_access_key
 from vaultaire.cli.endpoint import DEFAULT_ENDPOINT, read_endpoint
 from vaultaire.cli.options import data_option
 from vaultaire.cli.welcome import assignments, exports
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 
 @click.command("env")
 @data_option
-@click.option("--access-key", help="Which key.  [default: the root key]")
-def command(data: Path, access_key: str | None) -> None:
+@click.option("--access-key", shell_complete=complete_access_key, help="Which key.  [default: the root key]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the variables by name.")
+def command(data: Path, access_key: str | None, as_json: bool) -> None:
     """Print credentials and endpoint as shell exports.
 
     \b
@@ -36,6 +39,9 @@ def command(data: Path, access_key: str | None) -> None:
     if endpoint is None:
         click.echo(f"no server ran on {data} yet; the endpoint is the default one", err=True)
         endpoint = DEFAULT_ENDPOINT
+    if as_json:
+        click.echo(json.dumps(exports(principal, endpoint), indent=2))
+        return
     for assignment in assignments(exports(principal, endpoint)):
         click.echo(f"export {assignment}")
     if sys.stdout.isatty():

@@ -59,12 +59,18 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since
             self.fail(str(error), param, ctx)
 
 
+def chosen_file(ctx: click.Context) -> Path | None:
+    """By the option `--config`."""
+    chosen: Path | None = ctx.meta.get(_CHOSEN)
+    return chosen
+
+
 def config_file(ctx: click.Context) -> ConfigFile | None:
     """The file that holds for this call, read once. Raises ConfigError."""
     if _FILE not in ctx.meta:
         from vaultaire.config_file import find_file, read_file
 
-        path = find_file(ctx.meta.get(_CHOSEN), os.environ)
+        path = find_file(chosen_file(ctx), os.environ)
         ctx.meta[_FILE] = None if path is None else read_file(path)
     found: ConfigFile | None = ctx.meta[_FILE]
     return found

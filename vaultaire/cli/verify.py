@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from vaultaire.cli.completing import complete_bucket
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import binary_size, own_command, print_lines
 from vaultaire.cli.progress import Progress
@@ -36,7 +37,12 @@ _TRUTH: Final = frozenset({"journal", "checkpoint"})
 @click.command("verify")
 @data_option
 @click.option("--read-data", is_flag=True, help="Decode every chunk and recompute its id; takes more CPU.")
-@click.option("--bucket", metavar="NAME", help="Only what the objects of this bucket need.")
+@click.option(
+    "--bucket",
+    metavar="NAME",
+    shell_complete=complete_bucket,
+    help="Only what the objects of this bucket need.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(ctx: click.Context, data: Path, read_data: bool, bucket: str | None, as_json: bool) -> None:
