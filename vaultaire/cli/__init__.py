@@ -94,14 +94,14 @@ class _LazyGroup(click.Group):
             click.echo("Interrupted. The store is in order; run the same command again to go on.", err=True)
             status = INTERRUPTED
         except BrokenPipeError:
-            # Python flushes once more at its end, and would complain then.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = OUTPUT_CLOSED
+            status = _closed_output()
         sys.exit(status)
 
     def invoke(self, ctx: click.Context) -> None:
         try:
             super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise click.exceptions.Exit(_closed_output()) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -109,6 +109,12 @@ class _LazyGroup(click.Group):
             if failure is None:
                 raise
             raise failure from error
+
+
+def _closed_output() -> int:
+    """The exit status; Python flushes once more at its end, and must not complain then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OUTPUT_CLOSED
 
 
 def command_names() -> tuple[str, ...]:

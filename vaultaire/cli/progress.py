@@ -80,7 +80,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._written:
-            click.echo("\r\033[K", nl=False, err=True)
+            click.echo("\r\033[K", nl=False, err=True, color=True)
 
     def advance(self, stage: str, done: int = 0, total: int = 0, unit: Unit = "items") -> None:
         """`stage` in words; `done` of `total` (0: not known). What is done when a stage is first named is no work of it."""
@@ -104,7 +104,7 @@ class Progress:
     def _write(self, text: str) -> None:
         columns = shutil.get_terminal_size().columns
         self._written = True
-        click.echo(f"\r\033[K{text[: columns - 1]}", nl=False, err=True)
+        click.echo(f"\r\033[K{text[: columns - 1]}", nl=False, err=True, color=True)
 
 
 def _amount(count: int, unit: Unit) -> str:
