@@ -193,6 +193,7 @@ def test_all_that_is_wrong_is_said_at_once():
     assert len(problems("a = 1\ngrace = 'x'\n[plans.y]\nz = 1")) == 3
 
 
+@settings(max_examples=50)
 @given(
     st.text() | st.from_regex(r'([a-z_]{1,12} = ("[^"\\\n]*"|\d{1,4})\n|\[plans\.\w\]\n)*', fullmatch=True)
 )
