@@ -36,6 +36,14 @@ _COMMANDS = {
     "completion": "vaultaire.cli.completion",
 }
 
+# As the help lists them; what is in none is listed last.
+_SECTIONS = {
+    "Serve": ("serve", "env", "doctor", "config", "completion"),
+    "Keys, buckets, sizes": ("key", "bucket", "stats", "du"),
+    "Move data": ("import", "export"),
+    "Care for a store": ("backup", "restore", "verify", "repair", "rebuild", "gc", "lifecycle"),
+}
+
 # What other tools call it.
 _OTHER_WORDS = {
     "start": "serve",
@@ -66,6 +74,30 @@ class _LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = {
+            **_SECTIONS,
+            "Others": tuple(n for n in _COMMANDS if not any(n in s for s in _SECTIONS.values())),
+        }
+        for title, names in sections.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                if command is not None:
+                    rows.append((name, command.get_short_help_str(limit=120)))
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from vaultaire.cli.output import own_command
+
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"Start with `{own_command()} serve`; it prints what to paste next. "
+            f"`{own_command()} COMMAND --help` says more."
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -168,7 +200,4 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="Show the version.",
 )
 def main() -> None:
-    """Vaultaire: an S3-compatible object store that keeps every byte once.
-
-    Start with `vaultaire serve`; it prints what to paste next.
-    """
+    """Vaultaire: an S3-compatible object store that keeps every byte once."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,8 +25,6 @@ from vaultaire.config_resolve import serve_config
 from vaultaire.config_settings import BY_NAME
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vaultaire.access import Principal, RootKey
     from vaultaire.config import ServeConfig
     from vaultaire.config_resolve import Resolution
@@ -146,6 +146,8 @@ def run(config: ServeConfig, given: Principal | None) -> int:
 
 def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
     """Remember the endpoint for `vaultaire env`, then print how to use the server."""
+    from vaultaire.cli import command_names
+
     endpoint = plan_endpoint(config, config.host, port)
     if endpoint != prepared.endpoint:
         from vaultaire.store import Store
@@ -161,6 +163,12 @@ def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
         version=version(),
         first=prepared.root.action == "created",
         secret_known=prepared.given,
+        sample=shlex.quote(str(Path(__file__).parent.parent)),
+        next_commands=tuple(
+            name
+            for name in ("stats", "du", "doctor", "key create --tenant me")
+            if name.split()[0] in command_names()
+        ),
     )
     print_lines(welcome(start))
 
