@@ -24,6 +24,7 @@ from vaultaire.child import EX_TEMPFAIL
 from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
 from vaultaire.errors import StoreError
 from vaultaire.last_used import LastUsed
+from vaultaire.plans import PlanBook
 from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
@@ -119,7 +120,7 @@ class WorkerLifespan:
             on_damage=on_damage,
             last_used=LastUsed(),
             rates=rates,
-            plan=app.settings.plan,
+            plans=PlanBook(app.settings.plan),
             domains=app.settings.domains,
         )
         async with trio.open_nursery() as nursery:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
     from vaultaire.last_used import LastUsed
-    from vaultaire.plans import Plan
+    from vaultaire.plans import PlanBook
     from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
     from vaultaire.s3.sigv4 import Claim, Verified
@@ -59,7 +59,7 @@ class Services:
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     last_used: LastUsed
     rates: Rates
-    plan: Plan  # of tenants that have none of their own
+    plans: PlanBook
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # whose subdomains are buckets
 

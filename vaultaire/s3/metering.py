@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vaultaire.access import ROOT_TENANT
-from vaultaire.plans import get_plans, subject_of_key, subject_of_tenant
+from vaultaire.plans import subject_of_key, subject_of_tenant
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from index.kv import Reader
     from index.records import BucketRecord
     from vaultaire.access import Principal
-    from vaultaire.plans import Plan
+    from vaultaire.plans import Plan, PlanBook
     from vaultaire.rates import Rates
 
     Event = MutableMapping[str, Any]
@@ -30,7 +30,7 @@ NO_CHARGES: Charges = ()
 
 
 def charges_of(
-    reader: Reader, principal: Principal | None, bucket: BucketRecord | None, default: Plan
+    reader: Reader, principal: Principal | None, bucket: BucketRecord | None, book: PlanBook
 ) -> Charges:
     """Whose limits this request counts against; empty for most."""
     if principal is None:
@@ -40,9 +40,11 @@ def charges_of(
         return NO_CHARGES
     of_tenant = subject_of_tenant(tenant)
     subjects = (of_tenant,) if principal.anonymous else (of_tenant, subject_of_key(principal.access_key))
-    plans = get_plans(reader, *subjects)
-    if plans[0] is None and default.limits and tenant != ROOT_TENANT:
-        plans[0] = default
+    plans = book.get(reader, *subjects)
+    if plans[0] is None and book.default.limits and tenant != ROOT_TENANT:
+        plans = (book.default, *plans[1:])
+    if not any(plans):
+        return NO_CHARGES
     return tuple(
         (subject, plan)
         for subject, plan in zip(subjects, plans, strict=True)

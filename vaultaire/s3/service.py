@@ -174,7 +174,7 @@ class S3Service:
             found = get_bucket(reader, bucket) if bucket is not None else None
             if found is not None and principal is not None:
                 rules = load_rules(reader, found, own=principal.reaches(found.owner))
-            charges = charges_of(reader, principal, found, services.plan)
+            charges = charges_of(reader, principal, found, services.plans)
         if anonymous:
             return ANONYMOUS, _UNPROVEN, found, rules, charges
         secret_key = principal.secret_key if principal is not None else None

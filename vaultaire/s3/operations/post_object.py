@@ -313,7 +313,7 @@ def _count(call: Call) -> None:
     """Raises SlowDown."""
     services = call.services
     with services.store.kv.snapshot() as reader:
-        charges = charges_of(reader, call.principal, call.found_bucket, services.plan)
+        charges = charges_of(reader, call.principal, call.found_bucket, services.plans)
     if charges:
         admit(services.rates, charges)
 
