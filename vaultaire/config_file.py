@@ -10,7 +10,6 @@ lines may mislead it, and then a message names the wrong line; no value comes fr
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +62,8 @@ class ConfigFile:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'x'?)", or nothing if no known name is like it."""
+    import difflib
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {found[0]!r}?)" if found else ""
 

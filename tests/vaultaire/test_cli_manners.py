@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from index.buckets import get_bucket
+from index.configs import put_config
 from tests.vaultaire.verify_support import fill
 from vaultaire.access import Keyring, new_root
 from vaultaire.cli import command_names, main, output, progress
 from vaultaire.cli.progress import Progress, duration, progress_line
+from vaultaire.s3.lifecycle import Rule
+from vaultaire.s3.stored_lifecycle import CONFIG, wrap_rules
 from vaultaire.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -218,8 +223,6 @@ TESTED_ELSEWHERE: tuple[str, ...] = ()
 
 
 def test_json_of_damage_is_as_documented(world, tmp_path):
-    import shutil
-
     damaged = tmp_path / "damaged"
     shutil.copytree(world / "data", damaged)
     pack = max(damaged.rglob("*.pack"), key=lambda path: path.stat().st_size)
@@ -273,6 +276,47 @@ def test_a_dry_run_of_a_backup_says_what_the_backup_then_does(world, tmp_path):
     same = ("number", "packs", "base", "has_secrets", "removed")
     assert [plan[name] for name in same] == [done[name] for name in same]
     assert abs(plan["new_bytes"] - done["new_bytes"]) < 4096  # the commands themselves are in the journal
+
+
+def test_a_dry_run_of_a_rebuild_says_what_the_rebuild_then_does(world, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(world / "data", damaged)
+    for step in ("nothing", "meta lost"):
+        if step == "meta lost":
+            shutil.rmtree(damaged / "meta")
+        plan = json.loads(run("rebuild", "--dry-run", "--json", "--data", damaged).stdout)
+        assert (damaged / "meta").exists() == (step == "nothing")
+        done = json.loads(run("rebuild", "--json", "--data", damaged).stdout)
+        same = ("identity", "metadata", "sequence", "lost_changes", "packs")
+        assert [plan[name] for name in same] == [done[name] for name in same]
+    first, *_ = sorted((damaged / "journal").glob("*.log"))
+    content = bytearray(first.read_bytes())
+    content[len(content.rstrip(b"\0")) // 2] ^= 1
+    first.write_bytes(content)
+    plan = json.loads(run("rebuild", "--dry-run", "--json", "--data", damaged).stdout)
+    done = json.loads(run("rebuild", "--json", "--data", damaged).stdout)
+    assert plan["metadata"] == done["metadata"] == "kept"
+    assert plan["sequence"] == done["sequence"]
+
+
+def test_a_dry_run_of_lifecycle_counts_what_goes_and_keeps_it(world, tmp_path):
+    rules = (Rule("all", enabled=True, expire_days=1),)
+    data = tmp_path / "data"
+    shutil.copytree(world / "data", data)
+    with Store.open(data, kind="command") as store:
+        with store.kv.snapshot() as reader:
+            bucket = get_bucket(reader, "plain")
+        store.kv.commit(lambda txn: put_config(txn, bucket.id, CONFIG, wrap_rules(rules)))
+    planned = json.loads(run("lifecycle", "run", "--dry-run", "--json", "--data", data).stdout)
+    again = json.loads(run("lifecycle", "run", "--dry-run", "--json", "--data", data).stdout)
+    done = json.loads(run("lifecycle", "run", "--json", "--data", data).stdout)
+    assert planned["objects"] == again["objects"] == done["objects"] > 0
+    assert json.loads(run("lifecycle", "run", "--json", "--data", data).stdout)["objects"] == 0
+
+
+def test_a_store_without_a_root_key_says_how_to_make_one(tmp_path):
+    fill(tmp_path / "data")
+    assert "key create --root" in run("env", "--data", tmp_path / "data", status=1).stderr
 
 
 # --- endings ---
