@@ -431,6 +431,7 @@ class Collector:
             total = before.get("total_freed_bytes", 0)
             report = {"at_ms": now_ms, "round": progress, "standing": standing}
             report["ended_ms"] = now_ms if ended else before.get("ended_ms")
+            report["rounds"] = before.get("rounds", 0) + ended
             report["total_freed_bytes"] = total + (progress["freed_bytes"] if ended else 0)
             put_report(txn, SUBJECT, report)
 

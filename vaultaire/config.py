@@ -11,6 +11,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vaultaire.plans import DEFAULT_PLAN, PLANS, Plan
 
@@ -37,6 +38,12 @@ class ServeConfig:
     upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
     scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
     parity_percent: int | None = None  # of the packs; None: as it was set before
+    metrics: Literal["key", "public", "off"] = "key"  # who may read /-/metrics: see `vaultaire.metrics.page`
+    metrics_token_file: Path | None = None
+    metrics_buckets: int = 100  # with a label of their own
+    access_log: str | None = None  # an absolute path, or "-": standard output
+    access_log_format: Literal["json", "combined"] = "json"
+    audit_log: str | None = None  # likewise
 
     @property
     def tls(self) -> bool:
@@ -49,7 +56,7 @@ class ServeConfig:
     @classmethod
     def from_json(cls, text: str) -> ServeConfig:
         fields = json.loads(text)
-        for name in ("data", "tls_cert", "tls_key"):
+        for name in ("data", "tls_cert", "tls_key", "metrics_token_file"):
             if fields[name] is not None:
                 fields[name] = Path(fields[name])
         fields["domains"] = tuple(fields["domains"])

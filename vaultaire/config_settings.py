@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from vaultaire.config_values import (
     Address,
+    Choice,
     DomainName,
     ExistingFile,
     Folder,
+    LogFile,
     Number,
     PlanName,
     Size,
@@ -155,6 +157,32 @@ SETTINGS: Final = (
         *("upload_expiry", "Care", Number(0, 36500, "DAYS"), 7),
         help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
         field="upload_expiry_days",
+    ),
+    Setting(
+        *("metrics", "Numbers and logs", Choice("key", "public", "off"), "key"),
+        help="Who may read /-/metrics: whoever gives an admin or read-only key of the root tenant, everybody, nobody.",
+    ),
+    Setting(
+        *("metrics_token_file", "Numbers and logs", ExistingFile(), None),
+        help="File with a token that may read /-/metrics too (Authorization: Bearer).",
+        default_text="none",
+        example='"/etc/vaultaire/metrics-token"',
+    ),
+    Setting(
+        *("metrics_buckets", "Numbers and logs", Whole(0, 1000), 100),
+        help="So many buckets have a label of their own in metrics, the oldest first; all others share one.",
+    ),
+    Setting(
+        *("access_log", "Numbers and logs", LogFile(), "off"),
+        help="One line per request, to this file; -: to standard output.",
+    ),
+    Setting(
+        *("access_log_format", "Numbers and logs", Choice("json", "combined"), "json"),
+        help="Of the access log: JSON, or Apache's combined format.",
+    ),
+    Setting(
+        *("audit_log", "Numbers and logs", LogFile(), "off"),
+        help="Changes of keys, limits, buckets, settings and locks, and deletes, to this file; -: to standard output.",
     ),
     Setting(
         *("root_access_key", "Root key", Text(), None),

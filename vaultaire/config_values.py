@@ -167,6 +167,31 @@ class PlanName:
         return str(given)
 
 
+class Choice:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.metavar = "|".join(words)
+
+    def parse(self, given: Given, base: Path) -> str:
+        if given not in self.words:
+            raise ValueError(f"{given!r} is none of: {', '.join(self.words)}")
+        return str(given)
+
+
+class LogFile:
+    """A file to append to, as an absolute path; `-`: standard output; `off` (None): no log."""
+
+    metavar = "FILE|-|off"
+
+    def parse(self, given: Given, base: Path) -> str | None:
+        if given in ("off", "-"):
+            return None if given == "off" else "-"
+        path = base / _path(given)
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(f"{path} is no file in a directory that exists")
+        return str(path)
+
+
 class Text:
     metavar = "TEXT"
 

@@ -88,12 +88,18 @@ WRITTEN = {
     "scrub_days": ("0.5", 0.5),
     "collection_rate": ("0", 0),
     "upload_expiry": ("30", 30.0),
+    "metrics": ("public", "public"),
+    "metrics_buckets": ("7", 7),
+    "access_log": ("/tmp/access.log", "/tmp/access.log"),
+    "access_log_format": ("combined", "combined"),
+    "audit_log": ("-", "-"),
 }
-IN_PAIRS = {"tls_cert", "tls_key", "root_access_key", "root_secret_key"}
+# Of no use alone, or of files whose content is looked at.
+TRIED_ELSEWHERE = {"tls_cert", "tls_key", "root_access_key", "root_secret_key", "metrics_token_file"}
 
 
 def test_every_setting_is_tried_below():
-    assert WRITTEN.keys() | IN_PAIRS == BY_NAME.keys()
+    assert WRITTEN.keys() | TRIED_ELSEWHERE == BY_NAME.keys()
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -345,6 +351,15 @@ def test_check_looks_at_the_certificate_too(tmp_path):
     assert "PEM" in vaultaire("config", "check", file, status=1).stderr
 
 
+def test_check_looks_at_the_token_too(tmp_path):
+    file = tmp_path / "v.toml"
+    (tmp_path / "token").write_text("short")
+    file.write_text('metrics_token_file = "token"\n')
+    assert "holds no token" in vaultaire("config", "check", file, status=1).stderr
+    (tmp_path / "token").write_text("f" * 64)
+    vaultaire("config", "check", file)
+
+
 def test_a_key_gets_a_plan_of_the_file(tmp_path):
     data = store(tmp_path / "data")
     Path("vaultaire.toml").write_text("[plans.slow]\nrequests_per_minute = 6\n")
@@ -361,7 +376,9 @@ def test_example_file_is_current_and_says_the_defaults():
     text = (REPOSITORY / "contrib" / "vaultaire.toml").read_text()
     assert text == example_file(), "run: vaultaire config example > contrib/vaultaire.toml"
     lines = re.sub(r"(?m)^#(?=[a-z_]+ = |\[plans)", "", text)
-    lines = "\n".join(line for line in lines.splitlines() if not line.startswith(("tls_", "root_")))
+    lines = "\n".join(
+        line for line in lines.splitlines() if not line.startswith(("tls_", "root_", "metrics_token"))
+    )
     shown = parse_file(Path.cwd() / "x.toml", lines)
     assert shown.plans.keys() == {"my-plan"}
     for setting in SETTINGS:

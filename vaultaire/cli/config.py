@@ -113,7 +113,7 @@ def check(file: Path | None, as_json: bool) -> None:
 
 def find_problems(path: Path | None) -> list[str]:
     """What `serve` would refuse; blocking. Secrets are not in it."""
-    from vaultaire.cli.serve import check_certificate, chosen_root
+    from vaultaire.cli.serve import check_certificate, check_token, chosen_root
     from vaultaire.config_file import ConfigError, read_file
     from vaultaire.config_resolve import resolve, serve_config
 
@@ -122,6 +122,7 @@ def find_problems(path: Path | None) -> list[str]:
         config = serve_config(found)
         chosen_root(found)
         check_certificate(config)
+        check_token(config)
     except ConfigError as error:
         return list(error.problems)
     return []

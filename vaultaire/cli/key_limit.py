@@ -100,6 +100,7 @@ def _requested(named: Plan | None, requests: int | None, bandwidth: int | None, 
 
 def _set(data: Path, subject: str, access_key: str | None, plan: Plan | None) -> None:
     from vaultaire.access import Keyring, UnknownAccessKey
+    from vaultaire.audit_log import note_command
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store:
@@ -108,6 +109,7 @@ def _set(data: Path, subject: str, access_key: str | None, plan: Plan | None) ->
         if access_key is not None and access_key not in known:
             raise UnknownAccessKey(access_key)
         store.kv.commit(lambda txn: put_plan(txn, subject, plan))
+        note_command(store, "SetLimit", subject=subject, **asdict(plan or Plan()))
 
 
 def _list(data: Path, as_json: bool) -> None:

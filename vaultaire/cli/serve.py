@@ -49,6 +49,7 @@ def command(ctx: click.Context, data: Path) -> None:
     config = serve_config(settings)
     given = chosen_root(settings)
     check_certificate(config)
+    check_token(config)
     ctx.exit(run(config, given))
 
 
@@ -83,6 +84,18 @@ def check_certificate(config: ServeConfig) -> None:
         ) from error
 
 
+def check_token(config: ServeConfig) -> None:
+    """Blocking. Raises ConfigError."""
+    if config.metrics_token_file is None:
+        return
+    from vaultaire.metrics.page import BadToken, read_token
+
+    try:
+        read_token(config.metrics_token_file)
+    except BadToken as error:
+        raise ConfigError([str(error)]) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     root: RootKey
@@ -96,9 +109,12 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     Raises StoreError (its message is for the operator), OSError.
     """
     from vaultaire.access import Keyring, RootKey, new_root
+    from vaultaire.audit_log import note_command, read_audit_log, write_audit_log
+    from vaultaire.log_file import STDOUT
     from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
+    audit_log = None if config.audit_log in (None, STDOUT) else Path(config.audit_log)
     offered = given or new_root()
     now_ms = time.time_ns() // 1_000_000
     with Store.open(config.data, kind="command", create=True, by_operator=True) as store:
@@ -106,14 +122,21 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
             parity = parity_percent(reader)
+            known_audit_log = read_audit_log(reader)
             roots = keyring.root_keys(reader)
         if store.kv.read_only_reason() is not None and roots:
             root = RootKey("unchanged", offered if offered in roots else roots[0])
         else:
+            if audit_log != known_audit_log:
+                store.kv.commit(partial(write_audit_log, path=audit_log))
             if config.parity_percent is not None and config.parity_percent != parity:
                 store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
             root = store.kv.commit(
                 lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
+            )
+        if root.action != "unchanged":
+            note_command(
+                store, "CreateKey", access_key=root.principal.access_key, root=True, removed=root.removed
             )
     if root.action == "replaced":
         log.warning(

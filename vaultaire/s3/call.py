@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from vaultaire.access import Keyring, Principal
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.ingest import Upload
     from vaultaire.last_used import LastUsed
     from vaultaire.plans import PlanBook
     from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
+    from vaultaire.s3.observation import Observation
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
     from vaultaire.threads import Threads
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 XML_TYPE = (b"content-type", b"application/xml")
+
+
+def _ignore(observation: Observation) -> None:
+    del observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Services:
     plans: PlanBook
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # whose subdomains are buckets
+    observe: Callable[[Observation], None] = _ignore  # every request when it is over; must not raise nor wait
 
 
 @dataclass(slots=True)
@@ -101,6 +108,10 @@ class Call:
     admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
     end: Callable[[], None] | None = None  # ends the connection, from outside
+    upload: Upload | None = None  # of this request's body, for who observes
+    deleted: list[tuple[bytes, str | None, str | None]] | None = (
+        None  # DeleteObjects: key, version, error; likewise
+    )
 
     @property
     def store(self) -> Store:
