@@ -188,6 +188,7 @@ SCRIPT = (
     ("gc", ["gc"]),
     ("repair", ["repair"]),
     ("stats", ["stats", "--walk"]),
+    ("stats --history", ["stats", "--history"]),
     ("lifecycle run", ["lifecycle", "run"]),
     ("lifecycle run", ["lifecycle", "run", "--dry-run"]),
     ("backup", ["backup", "{}/backup", "--dry-run"]),
