@@ -302,7 +302,7 @@ class Lifecycle:
         if upload is None:
             return
         if lifecycle.plan_upload(rules, change.now_ms, due.key, upload.initiated_ms) is Action.REMOVE:
-            remove_upload(txn, bucket.id, due.key, due.upload_id)
+            remove_upload(txn, bucket, due.key, due.upload_id, change.writer)
             done.uploads += 1
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
-from index.versions import NONCE_BYTES, Change
+from index.versions import NONCE_BYTES, Change, require_room
 from vaultaire.s3 import ceiling
 from vaultaire.s3.addressing import object_url
 from vaultaire.s3.authorize import NO_RULES, Rules, decide, learn, load_rules
@@ -170,6 +170,17 @@ class Call:
     def require_bucket(self) -> BucketRecord:
         """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""
         return self._allowed(self.bucket_name, self.found_bucket)
+
+    def require_room(self, size: int) -> None:
+        """That an object of `size` bytes could be put at this request's key now. Raises QuotaExceeded, NoSuchBucket, ...
+
+        So that a hopeless upload is refused before its body; the commit decides.
+        """
+        bucket = self.require_bucket()
+        if bucket.limited:
+            assert self.key is not None
+            with self.store.kv.snapshot() as reader:
+                require_room(reader, bucket, self.key, size)
 
     def bucket(self, reader: Reader, name: str | None = None) -> BucketRecord:
         """The bucket of this request (or `name`) as `reader` sees it. Raises NoSuchBucket, AccessDenied."""

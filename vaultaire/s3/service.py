@@ -27,6 +27,7 @@ from index.errors import (
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
+    QuotaExceeded,
     VersioningFixed,
     VersioningNeeded,
     VersionLocked,
@@ -49,6 +50,7 @@ from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
 from vaultaire.s3.operations.locking import lock_missing, version_locked
 from vaultaire.s3.operations.versioning import require_version
+from vaultaire.s3.quota_refusal import over_quota
 from vaultaire.s3.version_ids import parse_version
 from vaultaire.space import SMALL_WRITE_BYTES, DiskFull, needed_bytes
 
@@ -162,6 +164,8 @@ class S3Service:
             if _tells_too_much(call, operation, error):
                 raise S3Error("AccessDenied") from None
             raise
+        except QuotaExceeded as error:
+            raise over_quota(call, error) from None
 
     def _require_writable(self, operation: Operation) -> None:
         """Before the body is asked for. Raises StoreReadOnly, DiskFull: what makes room is never refused for want of it."""
