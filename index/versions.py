@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from index.counters import Counts
     from index.kv import Reader, Transaction
-    from index.records import BucketRecord
+    from index.records import BucketRecord, Listing
 
 NONCE_BYTES: Final = 8
 VERSION_ID_BYTES: Final = 16  # commit sequence u64, then the nonce: ids of a key sort by age
@@ -99,6 +99,19 @@ def null_sequence(reader: Reader, bucket_id: int, key: bytes) -> int:
     row = tree.find_row(reader, NULL_VERSIONS, bucket_id, key)
     value = None if row is None else reader.get(NULL_VERSIONS, row)
     return 0 if value is None else decode_id(value)
+
+
+def list_key(reader: Reader, bucket_id: int, key: bytes, *, limit: int | None = None) -> list[Listing]:
+    """The versions of one key, delete markers included, the newest first. Raises as `get_version`."""
+    current = _current(reader, bucket_id, key)
+    found = [] if current is None else [decode_listing(current)]
+    row = tree.find_row(reader, VERSIONS, bucket_id, key)
+    left = None if limit is None else limit - len(found)
+    if row is not None and left != 0:
+        found += [
+            decode_listing(value) for _, value in reader.scan(VERSIONS, row, successor(row), limit=left)
+        ]
+    return found
 
 
 def iterate_versions(reader: Reader, bucket_id: int) -> Iterator[tuple[bytes, ObjectRecord]]:

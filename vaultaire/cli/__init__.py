@@ -30,6 +30,8 @@ _COMMANDS = {
     "gc": "vaultaire.cli.gc",
     "verify": "vaultaire.cli.verify",
     "repair": "vaultaire.cli.repair",
+    "import": "vaultaire.cli.import_",
+    "export": "vaultaire.cli.export",
     "backup": "vaultaire.cli.backup",
     "restore": "vaultaire.cli.restore",
     "rebuild": "vaultaire.cli.rebuild",
