@@ -11,11 +11,11 @@ import click
 
 from vaultaire.cli.options import ByteSize
 from vaultaire.cli.output import Failure, binary_size, print_lines
-from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from vaultaire.cli.progress import Progress
     from vaultaire.moving.report import Report
     from vaultaire.moving.s3_place import S3Place
 
