@@ -10,6 +10,7 @@ Not a sandbox against hostile pages: they are as trusted as the tests.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -247,10 +248,8 @@ class Sandbox:
 
 
 def _end_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
     if number == signal.SIGKILL:
         process.wait()
 

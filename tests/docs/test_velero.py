@@ -67,7 +67,9 @@ def test_every_request_of_the_plugin_is_answered(velero):
         for common in page["CommonPrefixes"]
     ]
     assert listed == ["backups/first/", "backups/second/"]
-    found = [o["Key"] for page in pages.paginate(Bucket="velero", Prefix="backups/") for o in page["Contents"]]
+    found = [
+        o["Key"] for page in pages.paginate(Bucket="velero", Prefix="backups/") for o in page["Contents"]
+    ]
     assert found == sorted(contents)
 
     url = velero.generate_presigned_url(

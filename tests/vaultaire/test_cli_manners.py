@@ -207,7 +207,7 @@ SCRIPT = (
     ("bucket list", ["bucket", "list"]),
     ("bucket quota", ["bucket", "quota", "made-here", "--logical", "1GiB"]),
     ("bucket quota (list)", ["bucket", "quota"]),
-    ("export", ["export", "{}/exported", "--from", "plain"]),
+    ("export", ["export", "{}/exported", "--from", "suspended"]),
     ("import", ["import", "{}/exported", "--into", "made-here", "--dry-run"]),
     ("import", ["import", "{}/exported", "--into", "made-here"]),
     ("bucket delete", ["bucket", "delete", "made-here", "--force", "--dry-run"]),
