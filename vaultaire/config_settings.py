@@ -77,13 +77,7 @@ class Setting:
 
 
 SETTINGS: Final = (
-    Setting(
-        "data",
-        "Store",
-        Folder(),
-        DEFAULT_DATA,
-        "Directory of the store. A path in the file begins at the file.",
-    ),
+    Setting("data", "Store", Folder(), DEFAULT_DATA, "Directory of the store."),
     Setting(
         *("listen", "Network", Address(), "127.0.0.1:9000"),
         help="Address to listen on; 0.0.0.0:9000 is all of this machine's.",
