@@ -6,7 +6,8 @@ for as long as the walk over that bucket's rows takes (some seconds per million)
 Checked: records decode, and say what their rows say; data and sizes agree; versions descend and the current one is the
 newest; null versions are where they are looked for; uploads and parts belong together; counters are the sums; nodes of
 long keys are linked once each; configurations, tokens and quotas decode; what is counted of tenants is the sum of their
-buckets; no row belongs to a bucket that is not there; the allocators are ahead. What manifests name is `cas`'s: whoever calls gets every manifest (`on_manifest`) to check.
+buckets; no row belongs to a bucket that is not there; the allocators are ahead. What manifests name is `cas`'s: whoever
+calls gets every manifest (`on_manifest`) to check.
 
 Memory: one id per upload in progress, of one bucket.
 """

@@ -318,8 +318,8 @@ def test_a_correction_is_replaced_by_the_next_and_never_folded(kv):
     put(kv, b"a", stored=10)
     for correction, stored in ((7, 17), (-4, 6), (-40, 0)):
         kv.commit(lambda txn, correction=correction: quotas.correct(txn, bucket_id, correction))
-        for number in range(2 * FOLD_ROWS):
-            put(kv, b"a", stored=10, writer=number)
+        for number in range(2 * FOLD_ROWS):  # each makes a row, for it changes something
+            put(kv, b"a", stored=10 + (number + 1) % 2, writer=number)
         assert used(kv).stored_bytes == stored
         with kv.snapshot() as reader:
             assert quotas.tenant_usage(reader, "alice").stored_bytes == stored
