@@ -98,6 +98,21 @@ def test_counts_outlive_their_process_and_its_successor_goes_on(tmp_path):
     second.close()
 
 
+def test_what_a_killed_process_left_half_written_counts_for_nothing(tmp_path):
+    first = Slot(tmp_path, "worker")
+    first.words[first.find(("a_total",))] += 3
+    first.close()
+    path = tmp_path / "metrics.worker.0"
+    data = bytearray(path.read_bytes())
+    used = int.from_bytes(data[8:16], "little")
+    data[used : used + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    second = Slot(tmp_path, "worker")
+    second.find(("b_total",), 3)
+    assert total(read_slots(tmp_path)) == {("a_total",): (3,), ("b_total",): (0, 0, 0)}
+    second.close()
+
+
 def test_living_processes_have_files_of_their_own_and_are_added_up(tmp_path):
     slots = [Slot(tmp_path, kind) for kind in ("worker", "worker", "maintenance")]
     for slot in slots:

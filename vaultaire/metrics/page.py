@@ -53,7 +53,7 @@ def read_token(path: Path) -> str:
     if len(token) < MIN_TOKEN or not token.isprintable() or " " in token:
         raise BadToken(
             f"{path} holds no token: write at least {MIN_TOKEN} letters and digits into it, "
-            f"for example with: openssl rand -hex 32 > {path}"
+            f"for example with: head -c 24 /dev/urandom | base64 > {path}"
         )
     return token
 

@@ -104,6 +104,9 @@ class Slot:
         end = self._used + _ENTRY.size + padded + 8 * values
         if end + spare > self._size:
             return None
+        self._memory[self._used : end] = bytes(
+            end - self._used
+        )  # a killed process may have begun something here
         _ENTRY.pack_into(self._memory, self._used, len(encoded), values, 0)
         start = self._used + _ENTRY.size
         self._memory[start : start + len(encoded)] = encoded
