@@ -303,6 +303,20 @@ def test_a_place_that_cannot_be_used_is_told_with_the_next_step(foreign, subject
     assert subject.objects("old") == {}, "nothing is made before the source was reached"
 
 
+def test_versions_are_not_taken_from_a_bucket_that_may_not_be_asked_whether_it_keeps_them(foreign, subject):
+    s3 = foreign.client()
+    s3.create_bucket(Bucket="old")
+    s3.put_bucket_versioning(Bucket="old", VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"1", b"2"):
+        s3.put_object(Bucket="old", Key="k", Body=body)
+    refused = Answer.error("403 Forbidden", "AccessDenied")
+    foreign.fault = lambda request, answer: refused if "versioning" in request.query else answer
+    result = subject.run("import", "s3://old", "--versions")
+    assert result.exit_code == 1
+    assert "may not be asked" in result.stderr
+    assert subject.objects("old") == {}
+
+
 def test_the_missing_extra_is_named(alone, monkeypatch):
     monkeypatch.setitem(sys.modules, "botocore.session", None)
     result = alone.run("import", "s3://old")

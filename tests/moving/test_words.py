@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import re
+from pathlib import Path
 
 import pytest
 
@@ -75,7 +78,7 @@ def test_metadata_goes_out_as_it_came_in():
     assert carried.metadata == (("m", "grüße"),)
     assert report.notes == {"storage class: one that S3 does not name": 1}
     record = ObjectRecord(0, 0, "0" * 32, "root", content_type="a/b", metadata=carried.metadata, inline=b"")
-    sent = put_parameters(record, report, keep_class=True, object_lock=False)
+    sent = put_parameters(record, report, keep_class=True, object_lock=False, now_ms=0)
     assert sent == {"ContentType": "a/b", "Metadata": {"m": "=?UTF-8?B?Z3LDvMOfZQ==?="}}
     with pytest.raises(ObjectError):
         parse_carried(Attributes(1, "", 0, {b"x-amz-meta-m": "x" * 3000}), report, object_lock=False)
@@ -92,13 +95,15 @@ def test_locks_are_sent_only_where_they_are_kept():
         legal_hold=True,
     )
     report = Report("s", "t")
-    assert put_parameters(record, report, keep_class=False, object_lock=False) == {}
+    assert put_parameters(record, report, keep_class=False, object_lock=False, now_ms=0) == {}
     assert report.notes == {"retention or legal hold: the target bucket has no Object Lock": 1}
-    assert put_parameters(record, report, keep_class=False, object_lock=True) == {
+    assert put_parameters(record, report, keep_class=False, object_lock=True, now_ms=0) == {
         "ObjectLockMode": "COMPLIANCE",
         "ObjectLockRetainUntilDate": "2027-01-15T08:00:00.000Z",
         "ObjectLockLegalHoldStatus": "ON",
     }
+    late = put_parameters(record, report, keep_class=False, object_lock=True, now_ms=1_900_000_000_000)
+    assert late == {"ObjectLockLegalHoldStatus": "ON"}, "a retention that has ended would be refused"
 
 
 def test_the_line_on_the_terminal_tells_rate_and_time_left():
@@ -130,3 +135,14 @@ def test_the_summary_says_what_was_left_out():
         "anew",
     ):
         assert said in text
+
+
+def test_the_documentation_names_every_field_of_the_report():
+    documented = (Path(__file__).parents[2] / "docs" / "moving.md").read_text()
+    table = documented.partition("## `--json`")[2].partition("\n## ")[0]
+    names = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert names == {field.name for field in dataclasses.fields(Report)}

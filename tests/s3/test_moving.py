@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from click.testing import CliRunner
 
+from tests.moving.foreign import KEYS, foreign_server
 from tests.s3.conftest import make_boto_client
-from tests.s3.harness import REPOSITORY
+from vaultaire.cli import main
 
 ODD_KEYS = [
     "with space/and+plus%20percent", "ünïcödé/日本語/🜚", "//double//slashes//", "../up/../and/./down", "trailing/",
@@ -19,30 +18,35 @@ ODD_KEYS = [
 ]  # fmt: skip
 
 
-def move(command, place, source, target_server, *options, status=0):
-    """Run the command on the store of `target_server`, with `source` as the foreign server; its report."""
+def run(command, place, source, target_server, *options):
+    """The command on the store of `target_server`, in this process, with `source` as the foreign server."""
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "VAULTAIRE_"))},
         "AWS_ENDPOINT_URL": source.url,
         "AWS_ACCESS_KEY_ID": source.access_key,
         "AWS_SECRET_ACCESS_KEY": source.secret_key,
-        "AWS_EC2_METADATA_DISABLED": "true",
         **({"AWS_CA_BUNDLE": str(source.certificate.cert)} if source.certificate else {}),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "vaultaire", command, place, "--data", str(target_server.data), "--json", *options],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout)
+    arguments = [command, place, "--data", str(target_server.data), *options]
+    return CliRunner().invoke(main, arguments, env=environment, catch_exceptions=False)
+
+
+def move(command, place, source, target_server, *options, status=0):
+    """Its report."""
+    result = run(command, place, source, target_server, "--json", *options)
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def second_server(start_session_server, variant):
+    return start_session_server(tls=variant.tls)
 
 
 @pytest.fixture
-def other(new_server):
-    """A second server, with its client."""
-    server = new_server(name="other").start()
-    client = make_boto_client(server)
-    yield server, client
+def other(second_server):
+    """A second server, which runs while its store is moved to and from, and its client."""
+    client = make_boto_client(second_server)
+    yield second_server, client
     client.close()
 
 
@@ -174,7 +178,7 @@ def test_locks_and_configuration_come_along(s3, server, bucket, other):
     assert rules == {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     assert there.get_bucket_lifecycle_configuration(Bucket=locked)["Rules"][0]["ID"] == "old"
     # Into a bucket without Object Lock the objects come, and it is said that their locks do not.
-    report = move("import", f"s3://{locked}", server, target, "--into", "plain")
+    report = move("import", f"s3://{locked}", server, target, "--into", f"{bucket}-plain")
     assert report["notes"]["retention or legal hold: the bucket here has no Object Lock"] == 2
 
 
@@ -182,14 +186,38 @@ def test_versions_need_a_bucket_that_keeps_them(s3, server, bucket, other):
     target, there = other
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    there.create_bucket(Bucket="plain")
-    command = [sys.executable, "-m", "vaultaire", "import", f"s3://{bucket}", "--into", "plain", "--versions"]
-    done = subprocess.run(
-        [*command, "--data", str(target.data), "--endpoint-url", server.url], cwd=REPOSITORY, capture_output=True,
-        text=True, timeout=120, check=False,
-        env={**os.environ, "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
-             **({"AWS_CA_BUNDLE": str(server.certificate.cert)} if server.certificate else {})},
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "bucket plain keeps no versions" in done.stderr
-    assert "Contents" not in there.list_objects_v2(Bucket="plain")
+    there.create_bucket(Bucket=f"{bucket}-plain")
+    result = run("import", f"s3://{bucket}", server, target, "--into", f"{bucket}-plain", "--versions")
+    assert result.exit_code == 1
+    assert f"bucket {bucket}-plain keeps no versions" in result.stderr
+    assert "Contents" not in there.list_objects_v2(Bucket=f"{bucket}-plain")
+
+
+def test_a_client_that_writes_the_same_key_meanwhile_wins(other, monkeypatch):
+    target, there = other
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with foreign_server() as foreign:
+        foreign.client().create_bucket(Bucket="contested")
+        foreign.backend.put_object("contested", "k", b"from afar")
+        foreign.backend.put_object("contested", "other", b"from afar")
+
+        def write_here(request):
+            if request.reads_body and request.path.endswith("/k"):
+                there.put_object(Bucket="contested", Key="k", Body=b"written here")
+
+        foreign.before = write_here
+        arguments = [
+            "import",
+            "s3://contested",
+            "--data",
+            str(target.data),
+            "--endpoint-url",
+            foreign.url,
+            "--json",
+        ]
+        result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+    assert (report["objects"], report["changed"], report["kept_keys"]) == (1, 1, ["k"])
+    assert there.get_object(Bucket="contested", Key="k")["Body"].read() == b"written here"

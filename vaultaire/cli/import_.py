@@ -84,6 +84,7 @@ def command(
     from vaultaire.moving.plans import Overwrite
     from vaultaire.store import Store
 
+    _check_tenant(tenant)
     options = Options(
         parallel, Overwrite(overwrite), versions, dry_run, read_twice, bytes_per_second=bandwidth
     )
@@ -120,6 +121,15 @@ def command(
         finally:
             place.close()
         finish(report, "imported", as_json)
+
+
+def _check_tenant(tenant: str) -> None:
+    from vaultaire.principal import InvalidKey, new_principal
+
+    try:
+        new_principal(tenant, "read-only")
+    except InvalidKey as error:
+        raise click.BadParameter(str(error), param_hint="--tenant") from error
 
 
 def _import_remote(

@@ -18,7 +18,6 @@ from cas.errors import CasError
 from index.kv import KvError, StorePoisoned
 from vaultaire.budget import MemoryBudget
 from vaultaire.commit import Committer, give_up_if_packs_fail
-from vaultaire.maintenance import care_for_metadata
 from vaultaire.threads import Threads
 
 if TYPE_CHECKING:
@@ -78,7 +77,8 @@ async def _keep_house(store: Store) -> None:
         give_up_if_packs_fail(store.kv, store.chunks)
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + METADATA_SECONDS
-            care_for_metadata(store)
+            if store.kv.checkpoint_due() and store.has_room_to_recover():
+                store.kv.write_checkpoint()
 
     while True:
         await trio.sleep(TICK_SECONDS)

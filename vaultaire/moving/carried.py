@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from index.locks import is_retained
+from index.values import Retention
 from vaultaire.moving.places import ObjectError
 from vaultaire.s3 import dates, headers
 from vaultaire.s3.errors import S3Error
-from vaultaire.s3.operations.locking import parse_lock_headers
+from vaultaire.s3.xml_lock import parse_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from index.fields import Pairs
     from index.records import ObjectRecord
-    from index.values import Retention
     from vaultaire.moving.places import Attributes, Notes
 
 LOCK_NOTE: Final = "retention or legal hold: the bucket here has no Object Lock"
@@ -62,14 +63,27 @@ def parse_carried(attributes: Attributes, notes: Notes, *, object_lock: bool) ->
                 raise
             notes.note(CLASS_NOTE)
             content_type, system = headers.parse_system({n: v for n, v in fields.items() if n != _CLASS})
-        retention, legal_hold = parse_lock_headers(fields)
     except S3Error as error:
         raise ObjectError(f"its metadata is none that S3 allows: {error}") from error
+    retention, legal_hold = _parse_lock(fields)
     if (retention is not None or legal_hold) and not object_lock:
         notes.note(LOCK_NOTE)
     if not object_lock:
         retention, legal_hold = None, None
     return Carried(content_type, system, metadata, retention, legal_hold)
+
+
+def _parse_lock(fields: Mapping[bytes, str]) -> tuple[Retention | None, bool | None]:
+    """Raises ObjectError for a lock that cannot be read: nothing is imported unlocked that was locked."""
+    hold = {"ON": True, "OFF": False}.get(fields.get(b"x-amz-object-lock-legal-hold", ""))
+    mode_text = fields.get(b"x-amz-object-lock-mode")
+    if mode_text is None:
+        return None, hold
+    mode = parse_mode(mode_text)
+    until_ms = dates.parse_iso_ms(fields.get(b"x-amz-object-lock-retain-until-date", ""))
+    if mode is None or until_ms is None:
+        raise ObjectError(f"its retention cannot be read: {mode_text}")
+    return Retention(mode, until_ms), hold
 
 
 def decode_word(value: str) -> str:
@@ -99,7 +113,7 @@ def _decode_piece(piece: str) -> bytes | None:
 
 
 def put_parameters(
-    record: ObjectRecord, notes: Notes, *, keep_class: bool, object_lock: bool
+    record: ObjectRecord, notes: Notes, *, keep_class: bool, object_lock: bool, now_ms: int
 ) -> dict[str, object]:
     """What an export tells the target about an object, as botocore's PutObject and CreateMultipartUpload name it."""
     found: dict[str, object] = {}
@@ -121,17 +135,18 @@ def put_parameters(
         found["Metadata"] = metadata
     if record.tags:
         found["Tagging"] = urlencode(record.tags)
-    if record.retention is not None or record.legal_hold:
+    retained = is_retained(record.retention, now_ms)  # one that has ended would be refused
+    if retained or record.legal_hold:
         if object_lock:
-            found |= _lock_parameters(record)
+            found |= _lock_parameters(record, retained=retained)
         else:
             notes.note("retention or legal hold: the target bucket has no Object Lock")
     return found
 
 
-def _lock_parameters(record: ObjectRecord) -> dict[str, object]:
+def _lock_parameters(record: ObjectRecord, *, retained: bool) -> dict[str, object]:
     found: dict[str, object] = {}
-    if record.retention is not None:
+    if retained and record.retention is not None:
         found["ObjectLockMode"] = record.retention.mode
         found["ObjectLockRetainUntilDate"] = dates.format_iso(record.retention.until_ms)
     if record.legal_hold:

@@ -267,33 +267,45 @@ class Export:
         store, key = self._bench.store, self._from.key(unit.key)
         with store.operation():
             bucket = self._bucket()
-            with store.kv.snapshot() as reader:
-                records = [get_version(reader, bucket.id, unit.key, v.version_id) for v in unit.versions]
-            present = [record for record in records if record is not None]
             done: int | None = 0
             if unit.found:
-                source = [await self._mark(record) for record in present]
+                source = [await self._mark(bucket, unit.key, version) for version in unit.versions]
                 done = plan_chain(source, [(e.delete_marker, e.size, e.etag) for e in unit.found[::-1]])
             if done is None:
                 if self._options.overwrite is not Overwrite.ALWAYS:
                     self._report.keep(unit.key)
                     return
                 done = 0
-            for record in present[:done]:
-                self._done(record)
-                self.pace.spare(record.size)
-            for record in present[done:]:
-                if not record.delete_marker:
-                    await self._put(key, record)
-                    continue
-                if not self._options.dry_run:
-                    await self._target.delete(key)
-                self._report.delete_markers += 1
+            for version in unit.versions[:done]:
+                self._done(version)
+                self.pace.spare(version.size)
+            for version in unit.versions[done:]:
+                await self._send_version(bucket, unit.key, key, version)
 
-    async def _mark(self, record: ObjectRecord) -> tuple[bool, int, str]:
-        if record.delete_marker:
-            return True, 0, ""
+    async def _send_version(
+        self, bucket: BucketRecord, key: bytes, target_key: bytes, version: Listing
+    ) -> None:
+        if version.delete_marker:
+            if not self._options.dry_run:
+                await self._target.delete(target_key)
+            self._report.delete_markers += 1
+            return
+        record = self._version(bucket, key, version)
+        if record is None:
+            self._report.note("versions that were deleted here meanwhile")
+        else:
+            await self._put(target_key, record)
+
+    async def _mark(self, bucket: BucketRecord, key: bytes, version: Listing) -> tuple[bool, int, str]:
+        record = None if version.delete_marker else self._version(bucket, key, version)
+        if record is None:
+            return version.delete_marker, 0, ""
         return False, record.size, await self._target.expected_etag(record)
+
+    def _version(self, bucket: BucketRecord, key: bytes, version: Listing) -> ObjectRecord | None:
+        """One at a time: a key may have a hundred thousand."""
+        with self._bench.store.kv.snapshot() as reader:
+            return get_version(reader, bucket.id, key, version.version_id)
 
     async def _put(self, key: bytes, record: ObjectRecord) -> None:
         if not self._options.dry_run:

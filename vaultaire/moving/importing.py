@@ -474,8 +474,7 @@ class Import:
                 self._report.new_stored_bytes += upload.new_stored_bytes
             return proven
 
-        ranges = list(windows(entry.size, WINDOW_BYTES)) or [(0, 0)]
-        proven = await with_body(fetch, ranges, self._windows, attributes, use)
+        proven = await with_body(fetch, entry.size, self._windows, attributes, use)
         self._report.prove(proven.how)
 
     async def _attributes(self, entry: Entry, *, exact: bool) -> Attributes | None:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from vaultaire.moving.places import WINDOW_BYTES
+from vaultaire.moving.plans import windows
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from vaultaire.moving.places import Attributes
 
@@ -39,18 +42,18 @@ class Body:
     def __init__(
         self,
         attributes: Attributes,
-        windows: trio.MemoryReceiveChannel[_Window],
+        arriving: trio.MemoryReceiveChannel[_Window],
         count: int,
         taken: Callable[[], None],
     ) -> None:
         self.attributes = attributes
-        self._windows = windows
+        self._arriving = arriving
         self._left = count
         self._taken = taken
 
     async def receive(self) -> dict[str, object]:
         """The next window. Raises what fetching it raised."""
-        window = await self._windows.receive()
+        window = await self._arriving.receive()
         await window.done.wait()
         if window.error is not None:
             raise window.error
@@ -62,12 +65,13 @@ class Body:
 
 async def with_body(
     fetch: Fetch,
-    ranges: Sequence[tuple[int, int]],
+    size: int,
     permits: trio.Semaphore,
     attributes: Attributes | None,
     use: Callable[[Body], Awaitable[T]],
 ) -> T:
-    """What `use` returns or raises. `ranges`: at least one; without `attributes` the first answer's count."""
+    """What `use` returns or raises, given the body of `size` bytes. Without `attributes` the first answer's count."""
+    ranges = windows(size, WINDOW_BYTES)
     held = 0
     results: list[T] = []
     failures: list[Exception] = []
@@ -78,22 +82,24 @@ async def with_body(
         held -= 1
         permits.release()
 
+    first = _Window(*next(ranges, (0, 0)))  # what is empty is asked for, too: its answer has the attributes
+
     async def fill(window: _Window) -> None:
         nonlocal attributes
         try:
             found, window.data = await fetch(*window.range)
-            if window.range == ranges[0]:
+            if window is first:
                 # The tags are counted in the answers to GET, not everywhere in those to HEAD.
                 attributes = found if attributes is None else attributes.with_tag_count(found.tag_count)
         except Exception as error:  # the user gets it where it takes the window
             window.error = error
         window.done.set()
 
-    async def produce(first: _Window) -> None:
+    async def produce() -> None:
         nonlocal held
         async with sender:
             await sender.send(first)
-            for start, stop in ranges[1:]:
+            for start, stop in ranges:
                 window = _Window(start, stop)
                 await sender.send(window)
                 await permits.acquire()
@@ -103,15 +109,14 @@ async def with_body(
     try:
         await permits.acquire()
         held += 1
-        first = _Window(*ranges[0])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(produce, first)
+            nursery.start_soon(produce)
             await fill(first)
             try:
                 if first.error is not None:
                     raise first.error
                 assert attributes is not None
-                results.append(await use(Body(attributes, receiver, len(ranges), taken)))
+                results.append(await use(Body(attributes, receiver, max(-(-size // WINDOW_BYTES), 1), taken)))
             except Exception as error:
                 failures.append(error)  # bare, not in a group
             nursery.cancel_scope.cancel()

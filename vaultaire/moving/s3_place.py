@@ -156,13 +156,20 @@ class S3Place:
             self.set_versioning(versioning)
 
     def versioning(self) -> Versioning:
-        """Off, Enabled, Suspended. A server without versioning answers Off. Raises PlaceError, Transient."""
+        """Off, Enabled, Suspended. A server without versioning answers Off. Raises PlaceError, Transient.
+
+        Who may not ask does not get Off: versions would replace each other in a bucket that keeps none.
+        """
         try:
             answer = self._call("get_bucket_versioning", {"Bucket": self.bucket})
         except Transient:
             raise
-        except ObjectError:
+        except _Missing:
             return "Off"
+        except ObjectError as error:
+            raise PlaceError(
+                f"{error}: whether it keeps versions may not be asked; leave --versions out"
+            ) from error
         status = answer.get("Status")
         return "Enabled" if status == "Enabled" else "Suspended" if status == "Suspended" else "Off"
 

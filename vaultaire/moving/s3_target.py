@@ -95,7 +95,11 @@ class S3Target:
     async def put(self, key: bytes, record: ObjectRecord) -> str:
         """Send it; how it was verified. Raises ObjectError, CasError."""
         parameters = put_parameters(
-            record, self._report, keep_class=self._keep_class, object_lock=self._object_lock
+            record,
+            self._report,
+            keep_class=self._keep_class,
+            object_lock=self._object_lock,
+            now_ms=self._bench.now_ms,
         )
         parameters["Key"] = key.decode()
         parts = _parts(record)
