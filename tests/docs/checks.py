@@ -104,7 +104,9 @@ def check_data(block: Block) -> None:
         _parsed(block, lambda: list(yaml.safe_load_all(block.content)), yaml.YAMLError)
     elif block.language in ("ini", "systemd"):
         parser = configparser.RawConfigParser(strict=False, allow_no_value=True, delimiters=("=",))
-        _parsed(block, lambda: parser.read_string(block.content), configparser.Error)
+        # Many programs' files are such lines without sections.
+        head = "" if block.content.lstrip("#; \n").startswith("[") else "[top]\n"
+        _parsed(block, lambda: parser.read_string(head + block.content), configparser.Error)
 
 
 def _parsed(block: Block, parse, error: type[Exception]) -> None:

@@ -10,7 +10,6 @@ Not a sandbox against hostile pages: they are as trusted as the tests.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -93,6 +93,8 @@ class Sandbox:
         for number in range(3):
             (self.home / "Documents" / f"letter-{number}.txt").write_text(f"Dear reader {number},\n" * 40)
             (self.home / "Pictures" / f"picture-{number}.jpg").write_bytes(bytes(range(256)) * (300 + number))
+        if programs.find("duckdb") is not None:
+            put_duckdb_extension(self.home)
         for folder in ("mnt/other-disk", "srv", "var/lib", "var/log", "etc", "opt"):
             (self.root / folder).mkdir(parents=True)
 
@@ -248,7 +250,7 @@ class Sandbox:
 
 
 def _end_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     if number == signal.SIGKILL:
         process.wait()
@@ -264,6 +266,18 @@ def _go_caches() -> dict[str, str]:
         "\n"
     )
     return dict(zip(names, values, strict=False))
+
+
+def put_duckdb_extension(home: Path) -> None:
+    """What `INSTALL httpfs` would download, from the package of that name."""
+    import duckdb
+    import duckdb_extension_httpfs
+
+    source = next(Path(duckdb_extension_httpfs.__file__).parent.rglob("*.duckdb_extension"))
+    (platform,) = duckdb.connect().execute("PRAGMA platform").fetchone()
+    folder = home / ".duckdb/extensions" / f"v{duckdb.__version__}" / platform
+    folder.mkdir(parents=True)
+    shutil.copy(source, folder / source.name)
 
 
 # -- programs of the sandbox
