@@ -266,6 +266,9 @@ def test_changes_are_audited_whoever_makes_them(observed):
     )
     assert answer.status == 200
     observed.server.cli("key", "delete", "AUDITED01")
+    observed.server.cli("bucket", "create", "audited")
+    observed.server.cli("bucket", "quota", "audited", "--objects", "5")
+    observed.server.cli("bucket", "delete", "audited")
 
     def found():
         return {
@@ -282,6 +285,9 @@ def test_changes_are_audited_whoever_makes_them(observed):
         ("s3", "DeleteObjects", root, "100-3", "ok"),
         ("command", "CreateKey", "AUDITED01", None, "ok"),
         ("command", "DeleteKey", "AUDITED01", None, "ok"),
+        ("command", "CreateBucket", None, None, "ok"),
+        ("command", "SetQuota", None, None, "ok"),
+        ("command", "DeleteBucket", None, None, "ok"),
     }
     assert wait_for(lambda: expected <= found()), expected - found()
     assert created["secret_key"] not in observed.audit_log.read_text()

@@ -48,6 +48,7 @@ def create(data: Path, name: str, tenant: str, versioning: bool, object_lock: bo
     """Create the bucket NAME."""
     from index.buckets import create_bucket, set_versioning
     from index.errors import BucketExists
+    from vaultaire.audit_log import note_command
     from vaultaire.principal import InvalidKey, check_tenant
     from vaultaire.s3.names import is_bucket_name
     from vaultaire.store import Store
@@ -75,6 +76,7 @@ def create(data: Path, name: str, tenant: str, versioning: bool, object_lock: bo
             raise Failure(
                 f"the bucket {name!r} exists and belongs to tenant {error.owner!r}; see: vaultaire bucket info {name}"
             ) from error
+        note_command(store, "CreateBucket", bucket=name, tenant=tenant)
         shown = _facts(store, bucket.name)
     if as_json:
         click.echo(json.dumps(_as_dict(*shown)))
@@ -213,6 +215,7 @@ def delete(data: Path, name: str, force: bool, dry_run: bool, as_json: bool) -> 
     never deleted by it: then the bucket stays as it is.
     """
     from index.errors import BucketNotEmpty, NoSuchBucket, VersionLocked
+    from vaultaire.audit_log import note_command
     from vaultaire.emptying import empty_bucket, find_contents, remove_bucket
     from vaultaire.store import Store
 
@@ -225,6 +228,7 @@ def delete(data: Path, name: str, force: bool, dry_run: bool, as_json: bool) -> 
             try:
                 empty_bucket(store, bucket, lambda rows: progress.advance("deleting", rows, total))
                 remove_bucket(store, name)
+                note_command(store, "DeleteBucket", bucket=name, versions=found.versions)
             except VersionLocked as error:
                 raise Failure(f"{error}: it was locked meanwhile; the rest of {name!r} was kept") from error
             except (BucketNotEmpty, NoSuchBucket) as error:

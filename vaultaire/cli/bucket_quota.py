@@ -117,6 +117,7 @@ def _change(
 ) -> tuple[Limits, Usage]:
     """(the limits from now on, what is used). Raises Failure."""
     from index import quotas
+    from vaultaire.audit_log import note_command
     from vaultaire.store import Store
 
     def commit(txn: Transaction) -> None:
@@ -134,7 +135,10 @@ def _change(
             except ValueError as error:
                 raise click.UsageError(str(error)) from error
         with store.kv.snapshot() as reader:
-            return _look(reader, name, tenant)
+            limits, used = _look(reader, name, tenant)
+        if asked or remove:
+            note_command(store, "SetQuota", bucket=name, tenant=tenant, **asdict(limits))
+        return limits, used
 
 
 def _look(reader: Reader, name: str | None, tenant: str | None) -> tuple[Limits, Usage]:
