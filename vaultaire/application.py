@@ -25,7 +25,7 @@ from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
 from vaultaire.errors import StoreError
 from vaultaire.last_used import LastUsed
 from vaultaire.observing import Observing
-from vaultaire.plans import PLANS, PlanBook
+from vaultaire.plans import PlanBook
 from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
@@ -127,7 +127,7 @@ class WorkerLifespan:
             on_damage=on_damage,
             last_used=LastUsed(),
             rates=rates,
-            plans=PlanBook(PLANS[app.settings.plan]),
+            plans=PlanBook(app.settings.plan),
             domains=app.settings.domains,
             observe=observing.observe,
         )

@@ -1,7 +1,8 @@
 """What `vaultaire serve` runs with: one frozen value, handed from the command line to supervisor and workers.
 
-Command line and environment are parsed in `vaultaire.cli`; from here on the values are trusted. The value crosses
-a process border as JSON (`to_json`, `from_json`), never by inheritance.
+Options, environment and file are parsed by `vaultaire.config_resolve` (the settings themselves, once, are a table in
+`vaultaire.config_settings`); from here on the values are trusted. The value crosses a process border as JSON (`to_json`,
+`from_json`), never by inheritance.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vaultaire.plans import DEFAULT_PLAN
+from vaultaire.plans import DEFAULT_PLAN, PLANS, Plan
 
 MIB = 1 << 20
 
@@ -31,7 +32,7 @@ class ServeConfig:
     head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
     grace_seconds: float = 10.0  # from SIGTERM to exit
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
-    plan: str = DEFAULT_PLAN  # of tenants without a limit of their own: a name of `vaultaire.plans`
+    plan: Plan = PLANS[DEFAULT_PLAN]  # of tenants without a limit of their own
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
     collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit
     upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
@@ -59,4 +60,5 @@ class ServeConfig:
             if fields[name] is not None:
                 fields[name] = Path(fields[name])
         fields["domains"] = tuple(fields["domains"])
+        fields["plan"] = Plan(**fields["plan"])
         return cls(**fields)

@@ -22,10 +22,11 @@ from vaultaire import supervisor
 from vaultaire.access import Keyring
 from vaultaire.cli import main
 from vaultaire.cli.endpoint import Endpoint, plan_endpoint, read_endpoint, url_of
-from vaultaire.cli.options import ByteSize, Duration, ListenAddress
+from vaultaire.cli.options import ByteSize, Duration
 from vaultaire.cli.output import binary_size
-from vaultaire.cli.serve import default_workers
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.config_settings import default_workers
+from vaultaire.config_values import parse_address
 from vaultaire.parity import parity_percent
 from vaultaire.store import Store
 
@@ -154,7 +155,7 @@ def test_what_is_no_time_is_refused(data, text):
     ],
 )
 def test_listen_addresses_are_host_and_port(text, address):
-    assert ListenAddress()(text) == address
+    assert parse_address(text) == address
 
 
 @pytest.mark.parametrize(

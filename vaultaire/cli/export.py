@@ -12,7 +12,7 @@ import click
 
 from vaultaire.cli.moving import Follower, finish, open_remote, parse_local, parse_remote, run, server_options
 from vaultaire.cli.options import data_option
-from vaultaire.cli.output import Progress
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path

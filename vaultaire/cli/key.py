@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaultaire.cli.completing import complete_access_key
 from vaultaire.cli.key_limit import limit
 from vaultaire.cli.options import Duration, data_option
 from vaultaire.cli.output import Failure, Line, own_command, print_lines, print_table
@@ -278,7 +279,7 @@ def _moment(unix_ms: int) -> str:
 
 @command.command("rotate")
 @data_option
-@click.argument("access_key")
+@click.argument("access_key", shell_complete=complete_access_key)
 @click.option(
     "--grace",
     type=Duration(),
@@ -313,21 +314,31 @@ def rotate(data: Path, access_key: str, grace: float, at_once: bool, as_json: bo
 
 @command.command("disable")
 @data_option
-@click.argument("access_key")
-def disable(data: Path, access_key: str) -> None:
+@click.argument("access_key", shell_complete=complete_access_key)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def disable(data: Path, access_key: str, as_json: bool) -> None:
     """Refuse requests that are signed with ACCESS_KEY, until it is enabled again."""
     _set_disabled(data, access_key, disabled=True)
-    click.echo(f"disabled access key {access_key}; undo it with: vaultaire key enable {access_key}")
+    _told(
+        as_json,
+        {"access_key": access_key, "disabled": True},
+        f"disabled access key {access_key}; undo it with: {own_command()} key enable {access_key}",
+    )
 
 
 @command.command("enable")
 @data_option
-@click.argument("access_key")
-def enable(data: Path, access_key: str) -> None:
+@click.argument("access_key", shell_complete=complete_access_key)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def enable(data: Path, access_key: str, as_json: bool) -> None:
     """Accept requests that are signed with ACCESS_KEY again."""
     limits = _set_disabled(data, access_key, disabled=False)
     expired = "" if limits.active(_now_ms()) else "; it has expired, so rotate it or create another"
-    click.echo(f"enabled access key {access_key}{expired}")
+    _told(as_json, {"access_key": access_key, "disabled": False}, f"enabled access key {access_key}{expired}")
+
+
+def _told(as_json: bool, document: dict[str, object], text: str) -> None:
+    click.echo(json.dumps(document) if as_json else text)
 
 
 def _set_disabled(data: Path, access_key: str, *, disabled: bool) -> Limits:
@@ -352,8 +363,9 @@ def _set_disabled(data: Path, access_key: str, *, disabled: bool) -> Limits:
 
 @command.command("delete")
 @data_option
-@click.argument("access_key")
-def delete(data: Path, access_key: str) -> None:
+@click.argument("access_key", shell_complete=complete_access_key)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def delete(data: Path, access_key: str, as_json: bool) -> None:
     """Delete ACCESS_KEY: requests signed with it are refused from now on."""
     from vaultaire.access import Keyring
     from vaultaire.audit_log import note_command
@@ -369,7 +381,11 @@ def delete(data: Path, access_key: str) -> None:
     with Store.open(data, kind="command") as store:
         store.kv.commit(remove)
         note_command(store, "DeleteKey", access_key=access_key)
-    click.echo(f"deleted access key {access_key}; what was stored with it stays with its tenant")
+    _told(
+        as_json,
+        {"access_key": access_key, "deleted": True},
+        f"deleted access key {access_key}; what was stored with it stays with its tenant",
+    )
 
 
 command.add_command(limit)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vaultaire.cli.options import ByteSize
-from vaultaire.cli.output import Failure, Progress, binary_size, print_lines
+from vaultaire.cli.output import Failure, binary_size, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from vaultaire.cli.progress import Progress
     from vaultaire.moving.report import Report
     from vaultaire.moving.s3_place import S3Place
 
@@ -128,7 +129,7 @@ def run(work: Callable[[], Awaitable[T]], report: Report) -> T:
     except (KeyboardInterrupt, BaseExceptionGroup) as error:
         if isinstance(error, BaseExceptionGroup) and error.split(KeyboardInterrupt)[1] is not None:
             raise
-        raise Failure("interrupted; what is done is kept: run the command again to go on") from None
+        raise KeyboardInterrupt from None
 
 
 def finish(report: Report, verb: str, as_json: bool) -> None:
