@@ -26,6 +26,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 3,
     "README.md": 1,
     "docs/backup.md": 1,
+    "docs/moving.md": 3,
     "docs/recipes/pgbackrest.md": 1,
     "docs/recipes/s3fs.md": 1,
     "docs/recipes/velero.md": 1,
