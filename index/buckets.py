@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from index import ids, tree
+from index import ids, quotas, tree
 from index.errors import (
     BucketExists,
     BucketNotEmpty,
@@ -24,7 +24,7 @@ from index.keys import decode_id, encode_id, successor
 from index.kv import MAX_KEY_BYTES
 from index.records import BucketRecord
 from index.tables import BUCKET_NAMES, BUCKETS, CONFIGS, COUNTERS, OBJECTS, PARTS, TOKENS, UPLOADS, VERSIONS
-from index.uploads import remove_upload
+from index.uploads import drop_parts, remove_upload
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -47,6 +47,11 @@ def get_bucket(reader: Reader, name: str) -> BucketRecord | None:
     return None if value is None else _by_row(value, reader.get(BUCKETS, value))
 
 
+def bucket_by_id(reader: Reader, bucket_id: int) -> BucketRecord:
+    """Raises CorruptRecord if there is none: whoever has the id of a bucket has seen a row of it."""
+    return _by_row(encode_id(bucket_id), reader.get(BUCKETS, encode_id(bucket_id)))
+
+
 def create_bucket(
     txn: Transaction, name: str, owner: str, now_ms: int, *, object_lock: bool = False
 ) -> BucketRecord:
@@ -57,6 +62,7 @@ def create_bucket(
     bucket_id = ids.allocate(txn, ids.BUCKET)
     versioning: Versioning = "Enabled" if object_lock else "Off"
     record = BucketRecord(bucket_id, name, owner, now_ms, txn.sequence, versioning, object_lock)
+    record = quotas.add_bucket(txn, record)
     txn.put(BUCKET_NAMES, name.encode(), encode_id(bucket_id))
     txn.put(BUCKETS, encode_id(bucket_id), record.encode())
     return record
@@ -127,6 +133,7 @@ def delete_bucket(txn: Transaction, name: str) -> BucketRecord:
     row = encode_id(record.id)
     if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
         raise BucketNotEmpty(name)
+    quotas.remove_bucket(txn, record)
     for table in (UPLOADS, PARTS, COUNTERS, CONFIGS, TOKENS):
         _delete_prefix(txn, table, row)
     txn.delete(BUCKETS, row)
@@ -146,15 +153,14 @@ def delete_uploads(txn: Transaction, name: str, limit: int) -> bool:
     row = encode_id(record.id)
     if not tree.is_empty(txn, OBJECTS, row) or not tree.is_empty(txn, VERSIONS, row):
         raise BucketNotEmpty(name)
-    rows = [key for key, _ in txn.scan(PARTS, row, successor(row), limit=limit + 1)]
+    rows = list(txn.scan(PARTS, row, successor(row), limit=limit + 1))
     if len(rows) > limit:
-        for part in rows[:limit]:
-            txn.delete(PARTS, part)
+        quotas.charge(txn, record, quotas.NOBODY, drop_parts(txn, rows[:limit]))
         return True
     uploads = upload_page(txn, record.id, b"", (b"", b""), limit + 1)
     if len(uploads) > limit:
         for key, upload_id, _ in uploads[:limit]:
-            remove_upload(txn, record.id, key, upload_id.hex())
+            remove_upload(txn, record, key, upload_id.hex(), quotas.NOBODY)
         return True
     return False
 

@@ -92,6 +92,24 @@ class WouldOverwrite(NamesError):
         self.key = key
 
 
+class QuotaExceeded(NamesError):
+    """A change would take a bucket, or all of a tenant's, beyond its limit (`index.quotas`). Nothing was changed.
+
+    `measure` is logical or stored (then the figures are bytes) or objects; `growth` is what the change would add.
+    """
+
+    def __init__(self, scope: str, name: str, measure: str, limit: int, used: int, growth: int) -> None:
+        super().__init__(
+            f"the quota of {scope} {name!r} for {measure} is {limit}, of which {used} are used: {growth} more exceed it"
+        )
+        self.scope = scope
+        self.name = name
+        self.measure = measure
+        self.limit = limit
+        self.used = used
+        self.growth = growth
+
+
 class NoSuchKey(NamesError):
     def __init__(self, bucket_id: int, key: bytes) -> None:
         super().__init__(f"bucket {bucket_id} has no object {key!r}")

@@ -288,6 +288,7 @@ _DEFAULT_RETENTION: Final = 3
 
 # An incompatible flag: a program that does not know Object Lock must not open the bucket.
 _OBJECT_LOCK: Final = 0x01
+_LIMITED: Final = 0x02  # incompatible too: who does not know of quotas would not count what it adds
 
 _CONFIGURED: Final = 0x01  # compatible: who does not know of configurations need not look for them
 
@@ -297,7 +298,7 @@ BUCKET: Final = Layout(
     ord("B"),
     1,
     struct.Struct(">BBBBBBQQQ"),
-    _OBJECT_LOCK,
+    _OBJECT_LOCK | _LIMITED,
     frozenset((_NAME, _OWNER, _DEFAULT_RETENTION)),
 )
 
@@ -315,6 +316,7 @@ class BucketRecord:
     configured: bool = (
         False  # it has a row in idx.configs; kept by `index.configs`, spares every request the look
     )
+    limited: bool = False  # it or its tenant has a quota: a row in idx.quotas; kept by `index.quotas`
 
     def encode(self) -> bytes:
         """Raises ValueError."""
@@ -323,7 +325,7 @@ class BucketRecord:
                 BUCKET.kind,
                 BUCKET.version,
                 BUCKET.head.size,
-                _OBJECT_LOCK if self.object_lock else 0,
+                (_OBJECT_LOCK if self.object_lock else 0) | (_LIMITED if self.limited else 0),
                 _CONFIGURED if self.configured else 0,
                 VERSIONING.index(self.versioning),
                 self.id,
@@ -357,6 +359,7 @@ class BucketRecord:
                 bool(flags & _OBJECT_LOCK),
                 decode_default_retention(fields.get(_DEFAULT_RETENTION)),
                 bool(compatible & _CONFIGURED),
+                bool(flags & _LIMITED),
             )
 
 
@@ -526,6 +529,13 @@ class PartRecord:
         PART.refuse(value)
         sequence: int = PART.head.unpack_from(value)[11]
         return sequence
+
+    @staticmethod
+    def sizes_of(value: bytes) -> tuple[int, int]:
+        """(size, `new_stored_bytes`) of an encoded part, likewise. Raises CorruptRecord, UnsupportedRecord."""
+        PART.refuse(value)
+        head = PART.head.unpack_from(value)
+        return head[9], head[13]
 
     @classmethod
     def decode(cls, value: bytes) -> PartRecord:

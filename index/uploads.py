@@ -4,7 +4,8 @@ An upload id is 16 bytes, shown as 32 lower-case hex digits: the commit sequence
 random bytes. So ids of one key sort by initiation, which is the order that S3 lists them in, and none is ever used
 twice or guessed. Parts are keyed by the id alone (unique in the store), so they need no key path.
 
-Completing is the caller's: read the parts, put the object, `remove_upload`, in one transaction.
+Parts count in their bucket and its quota (`index.quotas`) from their commit until they are removed. Completing is
+`index.versions.complete_upload`.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html
 """
 
@@ -14,7 +15,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from index import tree
+from index import quotas, tree
 from index.errors import NoSuchUpload
 from index.keys import encode_id, successor
 from index.records import PartRecord, UploadRecord
@@ -23,7 +24,9 @@ from index.tables import PARTS, UPLOADS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from index.counters import Counts
     from index.kv import Reader, Transaction
+    from index.records import BucketRecord
 
 UPLOAD_ID_BYTES: Final = 16
 NONCE_BYTES: Final = 8
@@ -65,28 +68,76 @@ def get_upload(reader: Reader, bucket_id: int, key: bytes, upload_id: str) -> Up
     return None if value is None else UploadRecord.decode(value)
 
 
-def remove_upload(txn: Transaction, bucket_id: int, key: bytes, upload_id: str) -> UploadRecord:
-    """Forget the upload and all its parts (abort, or the end of complete). Raises NoSuchUpload, InvalidKey."""
-    record, prefix = _require(txn, bucket_id, key, upload_id)
-    for row in [row for row, _ in txn.scan(PARTS, prefix, successor(prefix))]:  # at most 10,000
-        txn.delete(PARTS, row)
-    tree.remove_row(txn, UPLOADS, bucket_id, key, prefix[8:])
+def remove_upload(
+    txn: Transaction, bucket: BucketRecord, key: bytes, upload_id: str, writer: int
+) -> UploadRecord:
+    """Forget the upload and all its parts, in the counters too. `bucket` as the transaction sees it.
+
+    Raises NoSuchUpload, InvalidKey.
+    """
+    record, change = drop_upload(txn, bucket.id, key, upload_id)
+    quotas.charge(txn, bucket, writer, change)
     return record
 
 
+def drop_upload(txn: Transaction, bucket_id: int, key: bytes, upload_id: str) -> tuple[UploadRecord, Counts]:
+    """As `remove_upload`, and what that changes in the counters, which is left to the caller."""
+    record, prefix = _require(txn, bucket_id, key, upload_id)
+    change = drop_parts(txn, list(txn.scan(PARTS, prefix, successor(prefix))))  # at most 10,000
+    tree.remove_row(txn, UPLOADS, bucket_id, key, prefix[8:])
+    return record, change
+
+
+def drop_parts(txn: Transaction, rows: Sequence[tuple[bytes, bytes]]) -> Counts:
+    """Delete rows of parts; what that changes in the counters, which is left to the caller."""
+    size = stored = 0
+    for row, value in rows:
+        part_size, part_stored = PartRecord.sizes_of(value)
+        size += part_size
+        stored += part_stored
+        txn.delete(PARTS, row)
+    return 0, 0, 0, 0, -size, -stored
+
+
 def put_part(
-    txn: Transaction, bucket_id: int, key: bytes, upload_id: str, part: PartRecord
+    txn: Transaction, bucket: BucketRecord, key: bytes, upload_id: str, part: PartRecord, writer: int
 ) -> PartRecord | None:
     """Store a part, at the transaction's sequence; the one of the same number that it replaces, if any.
 
-    Raises NoSuchUpload, InvalidKey, ValueError (see `PartRecord.encode`).
+    `bucket` as the transaction sees it. Raises QuotaExceeded, NoSuchUpload, InvalidKey, ValueError (see
+    `PartRecord.encode`).
     """
-    _, prefix = _require(txn, bucket_id, key, upload_id)
+    _, prefix = _require(txn, bucket.id, key, upload_id)
     encoded = part.encode(txn.sequence)
     row = prefix + _NUMBER.pack(part.number)
-    previous = txn.get(PARTS, row)
+    value = txn.get(PARTS, row)
+    previous = None if value is None else PartRecord.decode(value)
+    quotas.charge(txn, bucket, writer, part_change(part, previous))
     txn.put(PARTS, row, encoded)
-    return None if previous is None else PartRecord.decode(previous)
+    return previous
+
+
+def require_room(
+    reader: Reader, bucket: BucketRecord, key: bytes, upload_id: str, number: int, size: int
+) -> None:
+    """Whether a part of `size` bytes could be put there now; as `index.versions.require_room` for objects.
+
+    Raises QuotaExceeded, NoSuchUpload, InvalidKey.
+    """
+    if not bucket.limited:
+        return
+    previous = get_parts(reader, bucket.id, key, upload_id, [number])[0]
+    before, stored = (previous.size, previous.new_stored_bytes) if previous is not None else (0, 0)
+    growth = quotas.Usage(size - before, 1 - stored if size > before else 0, 0)
+    quotas.require_room(reader, bucket, growth)
+
+
+def part_change(part: PartRecord, previous: PartRecord | None) -> Counts:
+    """How the counters change when `part` takes the place of `previous`."""
+    size, stored = (part.size, part.new_stored_bytes)
+    if previous is not None:
+        size, stored = size - previous.size, stored - previous.new_stored_bytes
+    return 0, 0, 0, 0, size, stored
 
 
 def get_parts(

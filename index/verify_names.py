@@ -5,20 +5,21 @@ for as long as the walk over that bucket's rows takes (some seconds per million)
 
 Checked: records decode, and say what their rows say; data and sizes agree; versions descend and the current one is the
 newest; null versions are where they are looked for; uploads and parts belong together; counters are the sums; nodes of
-long keys are linked once each; configurations and tokens decode; no row belongs to a bucket that is not there; the
-allocators are ahead. What manifests name is `cas`'s: whoever calls gets every manifest (`on_manifest`) to check.
+long keys are linked once each; configurations, tokens and quotas decode; what is counted of tenants is the sum of their
+buckets; no row belongs to a bucket that is not there; the allocators are ahead. What manifests name is `cas`'s: whoever
+calls gets every manifest (`on_manifest`) to check.
 
 Memory: one id per upload in progress, of one bucket.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from index import ids, tokens, tree
-from index.counters import NamesStatistics, statistics
+from index import counters, ids, quotas, tokens, tree, uploads
+from index.counters import NOTHING, Counts, NamesStatistics, statistics
 from index.errors import NamesError
 from index.keys import (
     CONTINUES,
@@ -40,6 +41,8 @@ from index.tables import (
     NULL_VERSIONS,
     OBJECTS,
     PARTS,
+    QUOTAS,
+    TENANT_COUNTERS,
     TOKENS,
     UPLOADS,
     VERSIONS,
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
     from index.kv import Reader
 
-_BY_BUCKET: Final = (OBJECTS, VERSIONS, NULL_VERSIONS, UPLOADS, PARTS, COUNTERS, CONFIGS, TOKENS)
+_BY_BUCKET: Final = (OBJECTS, VERSIONS, NULL_VERSIONS, UPLOADS, PARTS, COUNTERS, CONFIGS, TOKENS, QUOTAS)
 _KEY_TABLES: Final = {OBJECTS: 0, VERSIONS: 8, NULL_VERSIONS: 0, UPLOADS: 16}  # length of the rows' suffixes
 _ID_BYTES: Final = 8
 
@@ -75,9 +78,7 @@ class BucketCheck:
     reader: Reader
     bucket: BucketRecord
     on_rows: Callable[[int], None] = lambda _: None  # how many more were done
-    _objects: int = 0
-    _logical_bytes: int = 0
-    _inline_bytes: int = 0
+    _counted: Counts = NOTHING
     _uploads: set[bytes] = field(default_factory=set)
 
     def run(self) -> Iterator[NameDamage]:
@@ -89,6 +90,7 @@ class BucketCheck:
             self._in_progress,
             self._parts,
             self._counters,
+            self._quota,
             self._configs,
         ]
         for part in parts:
@@ -157,11 +159,7 @@ class BucketCheck:
             return
         if wrong:
             yield self._damage(wrong, table, row + suffix, key, record)
-        if record.delete_marker:
-            return
-        self._objects += 1
-        self._logical_bytes += record.size
-        self._inline_bytes += len(record.inline or b"")
+        self._counted = counters.add_up((self._counted, counters.added(record)))
 
     def _wrong(self, table: str, record: ObjectRecord, suffix: bytes) -> str:
         """What is wrong with a version; empty: nothing. Raises NamesError."""
@@ -227,6 +225,7 @@ class BucketCheck:
             except NamesError as error:
                 yield self._damage(str(error), PARTS, row)
                 continue
+            self._counted = counters.add_up((self._counted, uploads.part_change(record, None)))
             if record.number != number:
                 yield self._damage(f"its record is that of part {record.number}", PARTS, row)
 
@@ -239,9 +238,19 @@ class BucketCheck:
         except NamesError as error:
             yield self._damage(str(error), COUNTERS, row)
             return
-        counted = NamesStatistics(self._objects, self._logical_bytes, self._inline_bytes)
+        said = replace(said, correction_bytes=0)
+        counted = NamesStatistics(*self._counted)
         if said != counted:
             yield self._damage(f"the counters say {_shown(said)}, there are {_shown(counted)}", COUNTERS, row)
+
+    def _quota(self) -> Iterator[NameDamage]:
+        row = encode_id(self.bucket.id)
+        found = quotas.bucket_row(self.reader, self.bucket.id)
+        if (found is not None) is not self.bucket.limited:
+            yield self._damage("its record does not say whether it has a quota", BUCKETS, row)
+        tenant = bool(quotas.tenant_limits(self.reader, self.bucket.owner))
+        if (found is not None and found[1]) is not tenant:
+            yield self._damage("its quota does not say whether its tenant has one", QUOTAS, row)
 
     def _configs(self) -> Iterator[NameDamage]:
         row = encode_id(self.bucket.id)
@@ -272,6 +281,7 @@ class BucketCheck:
 def check_buckets(reader: Reader) -> Iterator[NameDamage]:
     """The buckets themselves, their names, rows without a bucket, and the allocators."""
     newest = 0
+    held: dict[str, Counts] = {tenant: NOTHING for tenant, _ in quotas.limited_tenants(reader)}
     for row, value in reader.scan(BUCKETS):
         try:
             record = BucketRecord.decode(value)
@@ -279,6 +289,9 @@ def check_buckets(reader: Reader) -> Iterator[NameDamage]:
             yield NameDamage(str(error), BUCKETS, row)
             continue
         newest = max(newest, record.id)
+        if record.owner in held:
+            counts = counters.counts_of(statistics(reader, record.id))
+            held[record.owner] = counters.add_up((held[record.owner], counts))
         if encode_id(record.id) != row:
             yield NameDamage(f"its record is of bucket {record.id}", BUCKETS, row)
         elif reader.get(BUCKET_NAMES, record.name.encode()) != row:
@@ -286,6 +299,7 @@ def check_buckets(reader: Reader) -> Iterator[NameDamage]:
     for name, bucket in reader.scan(BUCKET_NAMES):
         if reader.get(BUCKETS, bucket) is None:
             yield NameDamage(f"the name {name!r} leads to no bucket", BUCKET_NAMES, name)
+    yield from _check_tenants(reader, held)
     for table in _BY_BUCKET:
         yield from _strangers(reader, table)
     following = reader.get(META, ids.BUCKET)
@@ -304,6 +318,19 @@ def buckets_of(reader: Reader) -> list[BucketRecord]:
     return found
 
 
+def _check_tenants(reader: Reader, held: dict[str, Counts]) -> Iterator[NameDamage]:
+    """What is counted of tenants with a quota, against what their buckets hold; and nothing of others."""
+    for tenant, counts in held.items():
+        said = quotas.tenant_statistics(reader, tenant)
+        if counters.counts_of(said) != counts:
+            reason = f"the counters of tenant {tenant!r} say {_shown(said)}, its buckets {_shown(NamesStatistics(*counts))}"
+            yield NameDamage(reason, TENANT_COUNTERS, tenant.encode())
+    for row, _ in reader.scan(TENANT_COUNTERS):
+        tenant = row.partition(b"\0")[0].decode(errors="replace")
+        if tenant not in held:
+            yield NameDamage(f"counters of tenant {tenant!r}, which has no quota", TENANT_COUNTERS, row)
+
+
 def _strangers(reader: Reader, table: str) -> Iterator[NameDamage]:
     """Rows of buckets that are not there: a look per bucket, not per row."""
     start: bytes | None = b""
@@ -318,7 +345,10 @@ def _strangers(reader: Reader, table: str) -> Iterator[NameDamage]:
 
 
 def _shown(counts: NamesStatistics) -> str:
-    return f"{counts.objects} objects, {counts.logical_bytes} bytes, {counts.inline_bytes} inline"
+    return (
+        f"{counts.objects} objects, {counts.logical_bytes} bytes, {counts.inline_bytes} inline, "
+        f"{counts.stored_bytes} stored, {counts.part_bytes} in parts, {counts.part_stored_bytes} stored for them"
+    )
 
 
 def key_of_row(reader: Reader, table: str, row: bytes) -> bytes | None:

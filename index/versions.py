@@ -16,7 +16,8 @@ Guarantees:
 * A new version in a bucket with a default retention has one, whoever put it; it runs from the record's `modified_ms`.
 * A version that is locked (`index.locks`) is neither removed nor overwritten nor is its retention shortened, by any
   function here: `VersionLocked` is raised before anything is changed.
-* Counters (`index.counters`) are kept in the same commit.
+* Counters (`index.counters`) and quotas (`index.quotas`) are kept in the same commit: QuotaExceeded is raised by
+  whatever would add more than is allowed, and by nothing that adds nothing.
 
 Everything is pure over the transaction: the same arguments give the same rows. Preconditions (If-Match, the bucket
 exists) are the caller's, evaluated inside the transaction. A key gets at most one version with an id per commit; more
@@ -30,7 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from index import counters, locks, tree
+from index import counters, locks, quotas, tree, uploads
 from index.errors import CorruptRecord, NoObjectLock, VersionLocked, WouldOverwrite
 from index.keys import decode_id, encode_id, inverted, successor
 from index.records import ObjectRecord, decode_listing
@@ -40,8 +41,9 @@ from index.values import Retention
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from index.counters import Counts
     from index.kv import Reader, Transaction
-    from index.records import BucketRecord
+    from index.records import BucketRecord, Listing
 
 NONCE_BYTES: Final = 8
 VERSION_ID_BYTES: Final = 16  # commit sequence u64, then the nonce: ids of a key sort by age
@@ -99,6 +101,19 @@ def null_sequence(reader: Reader, bucket_id: int, key: bytes) -> int:
     return 0 if value is None else decode_id(value)
 
 
+def list_key(reader: Reader, bucket_id: int, key: bytes, *, limit: int | None = None) -> list[Listing]:
+    """The versions of one key, delete markers included, the newest first. Raises as `get_version`."""
+    current = _current(reader, bucket_id, key)
+    found = [] if current is None else [decode_listing(current)]
+    row = tree.find_row(reader, VERSIONS, bucket_id, key)
+    left = None if limit is None else limit - len(found)
+    if row is not None and left != 0:
+        found += [
+            decode_listing(value) for _, value in reader.scan(VERSIONS, row, successor(row), limit=left)
+        ]
+    return found
+
+
 def iterate_versions(reader: Reader, bucket_id: int) -> Iterator[tuple[bytes, ObjectRecord]]:
     """Every version, delete markers included: first all that show, then all others, each in key order.
 
@@ -120,11 +135,62 @@ def put_object(
 
     What `record` says of its own id and sequence does not count. `bucket` as the transaction sees it. Raises
     VersionLocked (only where a version is overwritten), NoObjectLock (a lock that the bucket would not keep),
-    WouldOverwrite, InvalidKey, ValueError (see `ObjectRecord.encode`).
+    WouldOverwrite, QuotaExceeded, InvalidKey, ValueError (see `ObjectRecord.encode`).
 
     With `create_only`, a put of what the key shows already (a client that lost its answer and tries again) succeeds and
     changes nothing.
     """
+    version_id, counted = _put(txn, bucket, key, record, change)
+    quotas.charge(txn, bucket, change.writer, counted)
+    return version_id
+
+
+def complete_upload(
+    txn: Transaction, bucket: BucketRecord, key: bytes, upload_id: str, record: ObjectRecord, change: Change
+) -> bytes | None:
+    """As `put_object`, in place of an upload in progress and all its parts. Raises NoSuchUpload besides.
+
+    To quotas this is one change: an object adds no bytes to those of its parts.
+    """
+    _, dropped = uploads.drop_upload(txn, bucket.id, key, upload_id)
+    version_id, counted = _put(txn, bucket, key, record, change)
+    quotas.charge(txn, bucket, change.writer, counters.add_up((dropped, counted)))
+    return version_id
+
+
+def rename_object(
+    txn: Transaction, bucket: BucketRecord, key: bytes, to: bytes, record: ObjectRecord, change: Change
+) -> None:
+    """Move `record`, the object at `key` as this transaction found it, to another key, over what is there.
+
+    Only where there are no versions (else ValueError). To quotas this is one change, which adds nothing. Raises as
+    `put_object`.
+    """
+    if bucket.versioning != "Off":
+        raise ValueError("where versions are kept, an object is copied and deleted, not renamed")
+    _, dropped = _delete(txn, bucket, key, record.owner, change)
+    _, counted = _put(txn, bucket, to, record, change)
+    quotas.charge(txn, bucket, change.writer, counters.add_up((dropped, counted)))
+
+
+def require_room(reader: Reader, bucket: BucketRecord, key: bytes, size: int) -> None:
+    """Whether an object of `size` bytes could be put there now; cheap in a bucket without a quota.
+
+    To refuse early what the commit would refuse. What it will add to the packs is not known yet: where a limit on that
+    is reached, only what is not larger than the version that it replaces may try. Raises QuotaExceeded, InvalidKey.
+    """
+    if not bucket.limited:
+        return
+    gone = None if bucket.versioning == "Enabled" else get_version(reader, bucket.id, key, None)
+    objects, logical, _, stored, _, _ = counters.added(gone)
+    stored_growth = 1 - stored if size > logical else 0
+    quotas.require_room(reader, bucket, quotas.Usage(size - logical, stored_growth, 1 - objects))
+
+
+def _put(
+    txn: Transaction, bucket: BucketRecord, key: bytes, record: ObjectRecord, change: Change
+) -> tuple[bytes | None, Counts]:
+    """As `put_object`, and what that changes in the counters, which is left to the caller."""
     if record.delete_marker:
         raise ValueError("a delete marker is not put: delete the object")
     record = _with_lock(bucket, record)
@@ -135,7 +201,7 @@ def put_object(
         if kept is not None:
             if value is None or not _same_content(kept, record):
                 raise WouldOverwrite(bucket.id, key)
-            return kept.version_id
+            return kept.version_id, counters.NOTHING
     version_id: bytes | None = None
     gone: ObjectRecord | None = None
     if bucket.versioning == "Enabled":
@@ -147,19 +213,27 @@ def put_object(
     if record.version_id != version_id:
         record = replace(record, version_id=version_id)
     txn.put(OBJECTS, row, record.encode(txn.sequence))
-    counters.count(txn, bucket.id, change.writer, added=record, gone=gone)
-    return version_id
+    return version_id, counters.change_of(record, gone)
 
 
 def delete_object(txn: Transaction, bucket: BucketRecord, key: bytes, owner: str, change: Change) -> Deletion:
     """Let the key show nothing: `owner` is the delete marker's. Raises VersionLocked (only where a version goes)."""
+    deletion, counted = _delete(txn, bucket, key, owner, change)
+    quotas.charge(txn, bucket, change.writer, counted)
+    return deletion
+
+
+def _delete(
+    txn: Transaction, bucket: BucketRecord, key: bytes, owner: str, change: Change
+) -> tuple[Deletion, Counts]:
+    """As `delete_object`, and what that changes in the counters, which is left to the caller."""
     value = _current(txn, bucket.id, key)
     gone: ObjectRecord | None = None
     version_id: bytes | None = None
     if bucket.versioning == "Enabled":
         again = None if value is not None else _newest_shelved(txn, bucket.id, key)
         if again is not None and decode_listing(again).sequence == txn.sequence:
-            return Deletion(marker=True, version_id=decode_listing(again).version_id)
+            return Deletion(marker=True, version_id=decode_listing(again).version_id), counters.NOTHING
         version_id = _new_id(txn, bucket.id, key, value, change)
         if value is not None:
             _shelve(txn, bucket.id, key, value)
@@ -172,8 +246,7 @@ def delete_object(txn: Transaction, bucket: BucketRecord, key: bytes, owner: str
             0, change.now_ms, "", owner, txn.sequence, version_id=version_id, delete_marker=True
         )
         _shelve(txn, bucket.id, key, marker.encode())
-    counters.count(txn, bucket.id, change.writer, added=None, gone=gone)
-    return Deletion(marker=bucket.versioning != "Off", version_id=version_id)
+    return Deletion(bucket.versioning != "Off", version_id), counters.change_of(None, gone)
 
 
 def delete_version(
@@ -191,7 +264,7 @@ def delete_version(
         tree.remove_row(txn, OBJECTS, bucket.id, key)
     if bucket.versioning != "Off" and _current(txn, bucket.id, key) is None:
         _show_newest(txn, bucket.id, key)
-    counters.count(txn, bucket.id, change.writer, added=None, gone=record)
+    quotas.charge(txn, bucket, change.writer, counters.change_of(None, record))
     return record
 
 
@@ -236,6 +309,7 @@ def _covered(record: ObjectRecord) -> tuple[object, ...]:
         record.inline,
         record.manifest,
         record.part_table,
+        record.new_stored_bytes,  # it is counted
         record.retention,
         record.legal_hold,
     )

@@ -1,10 +1,13 @@
 """What holds for every test: long runs are off unless they are asked for by name.
 
 `pytest` runs all but the tests marked `full`; `pytest -m full` runs those; `pytest -m "full or not full"` runs all.
+The files of tests are shared out to a few processes, each with servers of its own: many tests wait more than they
+compute. `pytest -n 0` runs all in one process, for a debugger.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # No example has a time limit: a busy machine must not make a test fail.
     settings.register_profile("no deadline", deadline=None)
     settings.load_profile("no deadline")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as there are cores, but not more: tests of memory and stalls need a machine that is not overrun."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from vaultaire.connection import AsgiApp
+    from vaultaire.metrics.page import PageAnswer
 
     Receive = Callable[[], Awaitable[Any]]
     Send = Callable[[Any], Awaitable[None]]
@@ -55,7 +56,8 @@ def _brings_body(headers: list[tuple[bytes, bytes]]) -> bool:
 class VaultaireApp(QuartTrio):
     """`s3` handles all that is not under `/-/`, and everything on a host `bucket.DOMAIN` of `domains`.
 
-    `why_not_ready` tells why requests would not all succeed now; None: they would.
+    `why_not_ready` tells why requests would not all succeed now; None: they would. `metrics` answers `/-/metrics`, by the
+    headers Authorization and Accept.
     """
 
     asgi_http_class = FrontConnection
@@ -71,9 +73,11 @@ class VaultaireApp(QuartTrio):
         self.s3 = s3
         self.stop = Stop()  # the worker's: `stop.request(75)` makes the supervisor restart the whole store
         self.why_not_ready = why_not_ready
+        self.metrics: Callable[[str, str], Awaitable[PageAnswer]] | None = None
         self._domains = domains
         self.add_url_rule("/-/healthz", view_func=self._healthz, methods=["GET"])
         self.add_url_rule("/-/readyz", view_func=self._readyz, methods=["GET"])
+        self.add_url_rule("/-/metrics", view_func=self._metrics, methods=["GET"])
 
     def is_bucket_host(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether the request names a bucket by its host: then every path is a key, ours included."""
@@ -90,6 +94,15 @@ class VaultaireApp(QuartTrio):
         if reason is None:
             return _text(HTTPStatus.OK, "ready")
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, f"read-only: {reason}")
+
+    async def _metrics(self) -> Response:
+        """See `vaultaire.metrics`."""
+        if self.metrics is None:
+            return _text(HTTPStatus.NOT_FOUND, "no metrics")
+        answer = await self.metrics(
+            request.headers.get("authorization", ""), request.headers.get("accept", "")
+        )
+        return Response(answer.body, status=answer.status, headers=dict(answer.headers))
 
 
 def _text(status: HTTPStatus, text: str) -> Response:

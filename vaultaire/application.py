@@ -24,7 +24,8 @@ from vaultaire.child import EX_TEMPFAIL
 from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
 from vaultaire.errors import StoreError
 from vaultaire.last_used import LastUsed
-from vaultaire.plans import PLANS
+from vaultaire.observing import Observing
+from vaultaire.plans import PlanBook
 from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
@@ -34,10 +35,13 @@ from vaultaire.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from index.kv import Transaction
+    from vaultaire.bucket_writes import BucketWrites
     from vaultaire.config import ServeConfig
+    from vaultaire.metrics.page import PageAnswer
 
 TICK_SECONDS = 1.0
-LAST_USED_SECONDS = 60.0
+NOTES_SECONDS = 60.0  # when keys were last used, buckets last written
 
 log = logging.getLogger("vaultaire.worker")
 
@@ -69,14 +73,16 @@ class WorkerLifespan:
             await self._serve(*store, receive, send)
         finally:
             with trio.CancelScope(shield=True):
+                store[2].close()
                 await trio.to_thread.run_sync(self._close, store[0], limiter=trio.CapacityLimiter(1))
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _open(self) -> tuple[Store, Keyring]:
+    def _open(self) -> tuple[Store, Keyring, Observing]:
         store = Store.open(self._app.settings.data, kind="worker")
         try:
             with store.kv.snapshot() as reader:
-                return store, Keyring.load(store.directory, reader)
+                keyring = Keyring.load(store.directory, reader)
+            return store, keyring, Observing(store, keyring, self._app.settings)
         except BaseException:
             store.close()
             raise
@@ -92,6 +98,7 @@ class WorkerLifespan:
         self,
         store: Store,
         keyring: Keyring,
+        observing: Observing,
         receive: Callable[[], Awaitable[Any]],
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
@@ -120,27 +127,42 @@ class WorkerLifespan:
             on_damage=on_damage,
             last_used=LastUsed(),
             rates=rates,
-            plan=PLANS[app.settings.plan],
+            plans=PlanBook(app.settings.plan),
             domains=app.settings.domains,
+            observe=observing.observe,
         )
+        counting = trio.CapacityLimiter(1)
+
+        async def metrics(authorization: str, accept: str) -> PageAnswer:
+            return await trio.to_thread.run_sync(
+                observing.page.answer, authorization, accept, limiter=counting
+            )
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.run)
             nursery.start_soon(_tick, store, lambda: app.stop.request(EX_TEMPFAIL))
             app.why_not_ready = store.kv.read_only_reason
-            nursery.start_soon(_write_last_used, services)
+            app.metrics = metrics
+            nursery.start_soon(_write_notes, services, observing.writes)
+            observing.start(nursery)
             app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
             await send({"type": "lifespan.startup.complete"})
             await receive()
+            await _write_note(services, observing.writes.plan())
             nursery.cancel_scope.cancel()
 
 
-async def _write_last_used(services: Services) -> None:
+async def _write_notes(services: Services, writes: BucketWrites) -> None:
     while True:
-        await trio.sleep(LAST_USED_SECONDS)
-        write = services.last_used.plan()
-        if write is not None:
-            with suppress(KvError, CommitterEnded):  # the requests say what is wrong with the store
-                await services.committer.commit(write)
+        await trio.sleep(NOTES_SECONDS)
+        await _write_note(services, services.last_used.plan())
+        await _write_note(services, writes.plan())
+
+
+async def _write_note(services: Services, write: Callable[[Transaction], None] | None) -> None:
+    if write is not None:
+        with suppress(KvError, CommitterEnded):  # the requests say what is wrong with the store
+            await services.committer.commit(write)
 
 
 class WorkerApp(VaultaireApp):

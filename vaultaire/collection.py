@@ -19,12 +19,14 @@ import logging
 import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cas import gc
 from cas.catalog import read_epoch
 from cas.catalog import statistics as pack_statistics
 from cas.errors import NoSpace
+from index import quotas
 from index.counters import statistics as name_statistics
 from vaultaire.collection_due import SOON_DUTY, Standing, plan_round
 from vaultaire.collector_lock import CollectorLock
@@ -48,6 +50,7 @@ BUCKETS_SUBJECT: Final = "buckets"  # of the report on what buckets hold
 LOOK_SECONDS: Final = 5.0  # between two looks whether a round is due
 RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk has no room for copies
 ERRORS_KEPT: Final = 20
+CORRECTIONS_PER_COMMIT: Final = 500  # buckets; bounds how long the write lock is held
 ROOM_BYTES: Final = 256 << 20  # copied before sources are removed: more room than that is never needed
 DEFAULT_BYTES_PER_SECOND: Final = 64 << 20
 
@@ -431,6 +434,7 @@ class Collector:
             total = before.get("total_freed_bytes", 0)
             report = {"at_ms": now_ms, "round": progress, "standing": standing}
             report["ended_ms"] = now_ms if ended else before.get("ended_ms")
+            report["rounds"] = before.get("rounds", 0) + ended
             report["total_freed_bytes"] = total + (progress["freed_bytes"] if ended else 0)
             put_report(txn, SUBJECT, report)
 
@@ -445,6 +449,16 @@ class Collector:
             "buckets": buckets,
         }
         self._store.kv.commit(lambda txn: put_report(txn, BUCKETS_SUBJECT, report))
+        corrections = [] if usage.incomplete else list(usage.corrections.items())
+        for first in range(0, len(corrections), CORRECTIONS_PER_COMMIT):
+            batch = corrections[first : first + CORRECTIONS_PER_COMMIT]
+            self._store.kv.commit(partial(_correct, batch))
+
+
+def _correct(corrections: Sequence[tuple[int, int]], txn: Transaction) -> None:
+    """Let quotas know what buckets really take. Exact beside uploads: what came since was counted since."""
+    for bucket_id, correction_bytes in corrections:
+        quotas.correct(txn, bucket_id, correction_bytes)
 
 
 def _driven(work: Generator[int, None, T]) -> Generator[State, None, T]:

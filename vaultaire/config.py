@@ -1,7 +1,8 @@
 """What `vaultaire serve` runs with: one frozen value, handed from the command line to supervisor and workers.
 
-Command line and environment are parsed in `vaultaire.cli`; from here on the values are trusted. The value crosses
-a process border as JSON (`to_json`, `from_json`), never by inheritance.
+Options, environment and file are parsed by `vaultaire.config_resolve` (the settings themselves, once, are a table in
+`vaultaire.config_settings`); from here on the values are trusted. The value crosses a process border as JSON (`to_json`,
+`from_json`), never by inheritance.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from vaultaire.plans import DEFAULT_PLAN
+from vaultaire.plans import DEFAULT_PLAN, PLANS, Plan
 
 MIB = 1 << 20
 
@@ -30,12 +32,18 @@ class ServeConfig:
     head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
     grace_seconds: float = 10.0  # from SIGTERM to exit
     memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
-    plan: str = DEFAULT_PLAN  # of tenants without a limit of their own: a name of `vaultaire.plans`
+    plan: Plan = PLANS[DEFAULT_PLAN]  # of tenants without a limit of their own
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
     collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit
     upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
     scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
     parity_percent: int | None = None  # of the packs; None: as it was set before
+    metrics: Literal["key", "public", "off"] = "key"  # who may read /-/metrics: see `vaultaire.metrics.page`
+    metrics_token_file: Path | None = None
+    metrics_buckets: int = 100  # with a label of their own
+    access_log: str | None = None  # an absolute path, or "-": standard output
+    access_log_format: Literal["json", "combined"] = "json"
+    audit_log: str | None = None  # likewise
 
     @property
     def tls(self) -> bool:
@@ -48,8 +56,9 @@ class ServeConfig:
     @classmethod
     def from_json(cls, text: str) -> ServeConfig:
         fields = json.loads(text)
-        for name in ("data", "tls_cert", "tls_key"):
+        for name in ("data", "tls_cert", "tls_key", "metrics_token_file"):
             if fields[name] is not None:
                 fields[name] = Path(fields[name])
         fields["domains"] = tuple(fields["domains"])
+        fields["plan"] = Plan(**fields["plan"])
         return cls(**fields)

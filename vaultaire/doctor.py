@@ -1,6 +1,7 @@
 """`vaultaire doctor`: is this machine, and this directory on it, fit to keep a store? Facts are measured, then judged.
 
 Probes read facts and change nothing but a few KiB in `tmp/`, which they remove; judges are pure and say what to do next.
+A sample of chunks is read and verified: that finds a disk that fails widely, `vaultaire verify` finds the single byte.
 `problem` means that data or service is in danger now, `warning` that it may come to that; everything else is `fine`.
 """
 
@@ -13,8 +14,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from cas.catalog import PLACEMENTS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vaultaire.cli.endpoint import Endpoint
@@ -24,6 +27,8 @@ Level = Literal["fine", "warning", "problem"]
 
 GIB: Final = 1 << 30
 FLUSHES: Final = 16
+SAMPLED_CHUNKS: Final = 64  # up to some MiB read
+_TIME_ERROR: Final = 5  # of adjtimex(2): not synchronised
 _CONNECT_SECONDS: Final = 3.0
 # LMDB maps its file and locks it: neither works among the clients of a network file system.
 _NETWORK: Final = (
@@ -126,13 +131,21 @@ def judge_permissions(directory_mode: int, secret_mode: int | None, owner: int, 
     return Finding("permissions", "fine", "the secret is this user's alone")
 
 
-def judge_clock(now: float, newest_write: float | None) -> Finding:
-    """Unix seconds. `newest_write`: when the journal last changed, by the clock of that time."""
+def judge_clock(now: float, newest_write: float | None, synchronised: bool | None) -> Finding:
+    """Unix seconds. `newest_write`: when the journal last changed, by the clock of that time.
+
+    `synchronised`: what the kernel was told by whoever keeps time; None: it does not say.
+    """
     if newest_write is not None and newest_write > now + 60:
         text = f"it is {(newest_write - now) / 3600:.1f} h behind the last write: signatures will be refused; set it"
         return Finding("clock", "problem", text)
-    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    return Finding("clock", "fine", f"{shown}; clients may differ by 15 minutes")
+    shown = f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(now))}; clients may differ by 15 minutes"
+    if synchronised is None:
+        return Finding("clock", "fine", shown)
+    if synchronised:
+        return Finding("clock", "fine", f"{shown}; the system keeps it synchronised")
+    text = f"{shown}; nothing synchronises it: run chrony, systemd-timesyncd or ntpd, or it will drift"
+    return Finding("clock", "warning", text)
 
 
 def judge_map(file_bytes: int, map_bytes: int) -> Finding:
@@ -152,12 +165,41 @@ def judge_certificate(days_left: float | None) -> Finding:
     return Finding("certificate", "warning" if days_left < 14 else "fine", text)
 
 
+def judge_chunks(read: int, unreadable: list[str]) -> Finding:
+    """`unreadable`: chunk ids, in hex, of a sample of `read` chunks."""
+    if unreadable:
+        text = (
+            f"{len(unreadable):,} of {read:,} chunks that were read are damaged (the first: {unreadable[0]}): "
+            "run vaultaire repair, and check the disk"
+        )
+        return Finding("chunks", "problem", text)
+    text = f"{read:,} that were picked at random are whole" if read else "none is stored yet"
+    return Finding("chunks", "fine", text)
+
+
+def judge_format(version: int, read_only: str | None) -> Finding:
+    """`version` of store.json, which this program knows, or the store could not have been opened."""
+    if read_only is not None:
+        text = f"the store is read-only: {read_only}; see docs/disks.md, and restart the server afterwards"
+        return Finding("store", "problem", text)
+    return Finding("store", "fine", f"format {version}, as this version writes it")
+
+
+def judge_configuration(file: Path | None, problems: list[str]) -> Finding:
+    """`problems`: what `vaultaire serve` would refuse here."""
+    if problems:
+        text = "; ".join(problems)
+        return Finding("settings", "problem", f"{text}; see vaultaire config check")
+    return Finding("settings", "fine", f"{file or 'no file'} and the environment are in order")
+
+
 # --- probes ---------------------------------------------------------------------------------------------------------
 
 
 def examine(store: Store, endpoint: Endpoint | None) -> Iterator[Finding]:
-    """One after the other, so that a slow one shows where it is. Blocking, some seconds. Raises OSError."""
+    """One after the other, so that a slow one shows where it is. Blocking, some seconds. Raises OSError, KvError."""
     directory = store.directory
+    yield judge_format(store.identity.format_version, store.kv.read_only_reason())
     kind = file_system_of(directory)
     yield judge_file_system(kind)
     room = os.statvfs(directory)
@@ -171,10 +213,11 @@ def examine(store: Store, endpoint: Endpoint | None) -> Iterator[Finding]:
     owned = directory.stat()
     yield judge_permissions(owned.st_mode, secret_mode, owned.st_uid, os.geteuid())
     writes = [path.stat().st_mtime for path in (directory / "journal").iterdir()]
-    yield judge_clock(time.time(), max(writes, default=None))
+    yield judge_clock(time.time(), max(writes, default=None), clock_synchronised())
     engine = store.kv.statistics()
     yield judge_map(engine.file_bytes, engine.map_bytes)
     yield judge_certificate(_days_left(endpoint))
+    yield judge_chunks(*sample_chunks(store, secrets.token_bytes))
 
 
 def file_system_of(directory: Path) -> str | None:
@@ -210,6 +253,39 @@ def time_flushes(directory: Path) -> list[float]:
         return found
     finally:
         os.close(fd)
+
+
+def sample_chunks(store: Store, random_bytes: Callable[[int], bytes]) -> tuple[int, list[str]]:
+    """Read up to SAMPLED_CHUNKS chunks from disk and verify them: (how many, ids of the damaged in hex).
+
+    Ids are hashes, so the next id behind a random one is a random chunk; a small store is read twice in places.
+    """
+    with store.operation(), store.kv.snapshot() as reader:
+        picked = {
+            chunk
+            for _ in range(SAMPLED_CHUNKS)
+            for chunk, _ in reader.scan(PLACEMENTS, random_bytes(32), limit=1)
+        }
+        if len(picked) < SAMPLED_CHUNKS:
+            picked |= {chunk for chunk, _ in reader.scan(PLACEMENTS, limit=SAMPLED_CHUNKS)}
+        chunks = sorted(picked)
+        whole = store.chunks.can_be_read(reader, chunks)
+    return len(chunks), [chunk.hex() for chunk, good in zip(chunks, whole, strict=True) if not good]
+
+
+def clock_synchronised() -> bool | None:
+    """What the kernel was told by chrony, ntpd or timesyncd; None where that cannot be asked (not on Linux)."""
+    import ctypes
+
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+    # struct timex with modes = 0: only read. It is 208 bytes on 64-bit Linux.
+    state: int = adjtimex(ctypes.create_string_buffer(512))
+    if state < 0:
+        return None
+    return state != _TIME_ERROR
 
 
 def _hard_limit() -> int | None:

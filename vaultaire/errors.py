@@ -20,6 +20,6 @@ class NotAStore(StoreError):
         elif (directory / "packs").is_dir() or (directory / "journal").is_dir():
             step = f"if it is lost, have it made from the packs: vaultaire rebuild --identity-from-packs --data {directory}"
         else:
-            step = f"start one with: vaultaire serve --data {directory}"
+            step = f"name the right directory with --data, or start a new store with: vaultaire serve --data {directory}"
         super().__init__(f"{directory} is not a Vaultaire store (no store.json in it); {step}")
         self.directory = directory

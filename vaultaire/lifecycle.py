@@ -120,6 +120,14 @@ class Report:
         return self.objects + self.versions + self.delete_markers + self.uploads
 
 
+class _Rehearsed(Exception):
+    """Ends a transaction without a change: what it would have done."""
+
+    def __init__(self, done: Report) -> None:
+        super().__init__(done)
+        self.done = done
+
+
 class _Work(NamedTuple):
     """One bucket in one stage."""
 
@@ -140,6 +148,7 @@ class Lifecycle:
     clock: Callable[[], float] = time.time
     interval_seconds: float = PASS_INTERVAL_SECONDS
     page_rows: int = PAGE_ROWS
+    dry_run: bool = False  # every removal is carried out, counted, and taken back
     report: Report = field(default_factory=Report)
 
     # -- driving
@@ -168,12 +177,13 @@ class Lifecycle:
             log.info("lifecycle: %s", self.report)
         return cursor.running
 
-    def run_pass(self) -> Report:
-        """A whole pass, now; the maintenance process's own passes are not touched."""
+    def run_pass(self, on_step: Callable[[Report], None] = lambda report: None) -> Report:
+        """A whole pass, now; the maintenance process's own passes are not touched. `on_step`: called between pages."""
         self.report = Report()
         cursor = Cursor(self._now_ms())
         while cursor.running:
             cursor = self.step(cursor)
+            on_step(self.report)
         return self.report
 
     def _now_ms(self) -> int:
@@ -243,9 +253,14 @@ class Lifecycle:
             assert bucket is not None  # the configuration is there, and goes with its bucket
             for due in batch:
                 remove(txn, bucket[0], work.rules, due, change, done)
+            if self.dry_run:
+                raise _Rehearsed(done)
             return done
 
-        done = self.kv.commit(commit)
+        try:
+            done = self.kv.commit(commit)
+        except _Rehearsed as rehearsed:
+            done = rehearsed.done
         self.report.objects += done.objects
         self.report.versions += done.versions
         self.report.delete_markers += done.delete_markers
@@ -287,7 +302,7 @@ class Lifecycle:
         if upload is None:
             return
         if lifecycle.plan_upload(rules, change.now_ms, due.key, upload.initiated_ms) is Action.REMOVE:
-            remove_upload(txn, bucket.id, due.key, due.upload_id)
+            remove_upload(txn, bucket, due.key, due.upload_id, change.writer)
             done.uploads += 1
 
 

@@ -28,7 +28,9 @@ from vaultaire.clock_watch import ClockWatch
 from vaultaire.collection import Collector
 from vaultaire.config import ServeConfig
 from vaultaire.errors import StoreError
+from vaultaire.history import History
 from vaultaire.lifecycle import Lifecycle
+from vaultaire.metrics.slots import Slot
 from vaultaire.parity import Parity, note_damage
 from vaultaire.scrub import Scrub
 from vaultaire.stale_uploads import StaleUploads
@@ -70,6 +72,7 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     parity = Parity(store)
     scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))
     scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
+    history = History(store)
     stale_uploads = StaleUploads(store.kv, config.upload_expiry_days)
     return [
         Chore("reserve", store.space.restore),
@@ -80,6 +83,7 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
         Chore("packs", lambda: care_for_packs(store)),
         Chore("collection", lambda: collector.run_slice(COLLECTION_SECONDS)),
         Chore("parity", parity.run_slice),
+        Chore("history", lambda: clock.is_believable() and history.run_slice()),
         Chore("tokens", lambda: forget_old_tokens(store), every=TOKENS_SECONDS),
         *scrubbing,
         Chore(
@@ -101,6 +105,8 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         with Store.open(orders.config.data, kind="maintenance") as store:
+            slot = Slot(store.directory / "run", "maintenance")
+            store.before_close.append(slot.close)
             orders.report_ready()
             all_chores, read_only = chores(store, orders.config), False
             while not stop.wait(ROUND_SECONDS):

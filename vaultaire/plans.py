@@ -4,7 +4,9 @@ A limit of a tenant holds for all its keys together, one of a key for that key; 
 limit of its own has the server's default plan (`serve --plan`), but for the tenant of the root keys, which has none.
 
 Table "srv.limits": row key = `key/` + access key or `tenant/` + tenant; value: JSON with `requests_per_minute` and
-`bytes_per_second` (whole numbers, or null: unlimited) and `plan`, the name that was asked for, or null.
+`bytes_per_second` (whole numbers, or null: unlimited) and `plan`, the name that was asked for, or null. Row key
+`generation`: how often any of them was changed (u64), so that a request reads this one row instead of all that might
+concern it (`PlanBook`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from index.kv import Reader, Transaction
 
 TABLE: Final = "srv.limits"
+_GENERATION: Final = b"generation"
+_REMEMBERED: Final = 4096  # answers of a `PlanBook`
 MAX_REQUESTS: Final = 1_000_000  # a minute; what is faster needs no limit
 MAX_BYTES: Final = 1 << 40  # a second
 
@@ -76,16 +80,40 @@ def get_plans(reader: Reader, *subjects: str) -> list[Plan | None]:
 def list_plans(reader: Reader) -> Iterator[tuple[str, Plan]]:
     """(subject, plan) in order of subjects. Raises DamagedLimit."""
     for key, row in reader.scan(TABLE):
-        subject = key.decode(errors="replace")
-        yield subject, _decode(subject, row)
+        if key != _GENERATION:
+            subject = key.decode(errors="replace")
+            yield subject, _decode(subject, row)
 
 
 def put_plan(txn: Transaction, subject: str, plan: Plan | None) -> None:
     """None: what was set counts no more."""
+    changed = int.from_bytes(txn.get(TABLE, _GENERATION) or b"") + 1
+    txn.put(TABLE, _GENERATION, changed.to_bytes(8))
     if plan is None:
         txn.delete(TABLE, subject.encode())
     else:
         txn.put(TABLE, subject.encode(), json.dumps(asdict(plan), separators=(",", ":")).encode())
+
+
+class PlanBook:
+    """What `get_plans` says of a few subjects, remembered until any limit is changed. For one thread."""
+
+    def __init__(self, default: Plan) -> None:
+        """`default`: of tenants that have no plan of their own; kept here for whoever asks."""
+        self.default = default
+        self._generation: bytes | None = None
+        self._remembered: dict[tuple[str, ...], tuple[Plan | None, ...]] = {}
+
+    def get(self, reader: Reader, *subjects: str) -> tuple[Plan | None, ...]:
+        """As `get_plans`, of the state that `reader` shows. Raises DamagedLimit."""
+        generation = reader.get(TABLE, _GENERATION)
+        if generation != self._generation or len(self._remembered) > _REMEMBERED:
+            self._remembered.clear()
+            self._generation = generation
+        found = self._remembered.get(subjects)
+        if found is None:
+            found = self._remembered[subjects] = tuple(get_plans(reader, *subjects))
+        return found
 
 
 def _decode(subject: str, row: bytes) -> Plan:

@@ -84,6 +84,14 @@ class KeyInfo:
     limits: Limits = UNLIMITED
 
 
+def check_tenant(tenant: str) -> None:
+    """Raises InvalidKey."""
+    if not _TENANT.fullmatch(tenant):
+        raise InvalidKey(
+            "a tenant's name has 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with one of A-Z a-z 0-9"
+        )
+
+
 def new_principal(
     tenant: str,
     role: Role,
@@ -102,10 +110,7 @@ def new_principal(
         )
     if not _SECRET.fullmatch(secret_key):
         raise InvalidKey("a secret key has 8 to 128 printable ASCII characters without spaces")
-    if not _TENANT.fullmatch(tenant):
-        raise InvalidKey(
-            "a tenant's name has 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with one of A-Z a-z 0-9"
-        )
+    check_tenant(tenant)
     if role not in ROLES:
         raise InvalidKey(f"a role is one of {', '.join(ROLES)}")
     if root and (tenant, role) != (ROOT_TENANT, "admin"):

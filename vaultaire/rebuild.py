@@ -42,7 +42,7 @@ from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, Store, read_identity, 
 from vaultaire.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cas.chunk import Identity
@@ -58,7 +58,7 @@ _METADATA: Final = ("meta", "journal", "checkpoint", "run")
 class NamesLost(StoreError):
     """Neither checkpoint and journal nor LMDB lead to the names: see the module. Nothing was changed."""
 
-    def __init__(self, directory: Path, found: Assessment, why: KvError) -> None:
+    def __init__(self, directory: Path, found: Assessment, why: Exception) -> None:
         packs = sum(1 for _ in LocalPacks(directory / "packs").packs())
         history = (
             f"of the journal the changes {found.first_seen} to {found.last_seen} are left (since {_time(found.first_seen_ms)}); "
@@ -78,7 +78,7 @@ class NamesLost(StoreError):
 class ChangesLost(StoreError):
     """The newest state that is whole is older than the last change. Nothing was changed."""
 
-    def __init__(self, directory: Path, found: Assessment, why: KvError) -> None:
+    def __init__(self, directory: Path, found: Assessment, why: Exception) -> None:
         super().__init__(
             f"{why}. The newest state that is whole is that after change {found.lost.start - 1}; changes "
             f"{found.lost.start} to {found.lost.stop - 1} (the last of {_time(found.last_seen_ms)}) are lost: the objects "
@@ -109,16 +109,23 @@ class RebuildReport:
     added_packs: int = 0  # whose rows were made from their frames
     added_chunks: int = 0
     warnings: list[str] = field(default_factory=list)
+    dry_run: bool = False
 
 
 def rebuild_store(
-    directory: Path, *, identity_from: bool = False, accept_loss: bool = False, forget_names: bool = False
+    directory: Path,
+    *,
+    identity_from: bool = False,
+    accept_loss: bool = False,
+    forget_names: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> RebuildReport:
-    """See the module. `identity_from`: make a lost `store.json` from the packs.
+    """See the module. `identity_from`: make a lost `store.json` from the packs. `on_progress`: as of `verify`.
 
     Raises NotAStore, StoreError (in use; ChangesLost, NamesLost), KvError, CasError, OSError.
     """
     report = RebuildReport(str(directory))
+    on_progress("metadata", 0, 0)
     with _alone(directory):
         identity = _find_identity(directory, report, allowed=identity_from)
         for name in FOLDERS:
@@ -133,12 +140,43 @@ def rebuild_store(
         try:
             if _is_unfinished(kv):
                 _catalog_from_packs(kv, packs, report)
+            on_progress("pack footers", 0, 0)
             _survey(kv, packs, report)
         finally:
             packs.close()
             kv.close()
     if report.damaged:
-        _name_unreadable(directory, report)
+        _name_unreadable(directory, report, on_progress)
+    return report
+
+
+def plan_rebuild(
+    directory: Path, *, identity_from: bool = False, accept_loss: bool = False, forget_names: bool = False
+) -> RebuildReport:
+    """What `rebuild_store` would make of the metadata. Changes nothing; packs are counted, not looked into.
+
+    All of the metadata is read. Raises as `rebuild_store` would (ChangesLost, NamesLost, ...).
+    """
+    report = RebuildReport(str(directory), dry_run=True)
+    with _alone(directory):
+        identity = _find_identity(directory, report, allowed=identity_from, write=False)
+        found = assess(directory, store_id=identity.store_id)
+    report.packs = sum(1 for _ in LocalPacks(directory / "packs").packs())
+    why = StoreError("checkpoint and journal do not lead to the last change")
+    if found.best is None:
+        if not forget_names:
+            raise NamesLost(directory, found, why)
+        report.metadata = "empty"
+        return report
+    if found.lost and not accept_loss:
+        raise ChangesLost(directory, found, why)
+    report.sequence = found.best.sequence
+    if found.replay is not None and found.replay.sequence >= max(found.last_seen, found.best.sequence):
+        report.metadata = "rebuilt"
+    else:
+        report.metadata = "kept" if found.best is found.view else "cut"
+    if found.lost:
+        report.lost_changes = [found.lost.start, found.lost.stop - 1]
     return report
 
 
@@ -162,7 +200,7 @@ def _alone(directory: Path) -> Iterator[None]:
 # --- identity ---------------------------------------------------------------------------------------------------
 
 
-def _find_identity(directory: Path, report: RebuildReport, *, allowed: bool) -> Identity:
+def _find_identity(directory: Path, report: RebuildReport, *, allowed: bool, write: bool = True) -> Identity:
     if not any((directory / name).exists() for name in (IDENTITY_FILE, "packs", "journal")):
         raise NotAStore(directory)
     if (directory / UNFINISHED_RESTORE).exists():
@@ -176,7 +214,8 @@ def _find_identity(directory: Path, report: RebuildReport, *, allowed: bool) -> 
     if not allowed:
         raise NotAStore(directory)
     identity = identity_from_packs(directory)
-    write_identity(directory, identity)
+    if write:
+        write_identity(directory, identity)
     report.identity = "from packs"
     report.warnings.append(
         f"{IDENTITY_FILE} was made from the packs, with the default cut rules {identity.cut_rules}: if the store was made with "
@@ -297,9 +336,11 @@ def _survey(kv: LmdbKv, packs: LocalPacks, report: RebuildReport) -> None:
     report.damaged.update({_file(pack): text for pack, text in found.damaged.items()})
 
 
-def _name_unreadable(directory: Path, report: RebuildReport) -> None:
+def _name_unreadable(
+    directory: Path, report: RebuildReport, on_progress: Callable[[str, int, int], None]
+) -> None:
     with Store.open(directory, kind="command") as store:
-        found = verify(store)
+        found = verify(store, on_progress=on_progress)
     report.unreadable = [str(affected) for affected in found.affected]
     report.warnings += [f"not verified: {reason}" for reason in found.skipped]
 

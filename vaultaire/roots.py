@@ -17,6 +17,7 @@ import tempfile
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, Final
 
+from index.counters import statistics
 from index.manifests import bucket_ids, iterate_manifests
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Roots:
         self._file: IO[bytes] | None = None
         self._places: dict[int, tuple[int, int]] = {}  # bucket -> where its manifests are in the file
         self.buckets = bucket_ids(self._reader)
+        self.counted = {bucket_id: statistics(self._reader, bucket_id) for bucket_id in self.buckets}
         self.sequence = self._reader.sequence
         self.damaged = 0  # records met that cannot be decoded: what they name is not known
         self.errors: list[str] = []  # the first of them
@@ -69,7 +71,7 @@ class Roots:
     def manifests_of(self, bucket_id: int) -> Iterator[bytes]:
         """The encoded manifests of one bucket, each time it is asked. Raises OSError, CorruptValue."""
         if self._file is not None:
-            return _read(self._file, *self._places[bucket_id])
+            return read_manifests(self._file, *self._places[bucket_id])
         found = iterate_manifests(self._reader, bucket_id, self._note)
         return (manifest for manifest in found if manifest is not None)
 
@@ -83,7 +85,7 @@ class Roots:
         for manifest in iterate_manifests(self._reader, bucket_id, self._note):
             rows += 1
             if manifest is not None:
-                file.write(_LENGTH.pack(len(manifest)) + manifest)
+                write_manifest(file, manifest)
             if rows >= PAUSE_ROWS:
                 if file.tell() > limit_bytes:
                     raise OSError(f"they exceed {limit_bytes} bytes")
@@ -107,7 +109,13 @@ class Roots:
                 )  # its last bytes found no room
 
 
-def _read(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+def write_manifest(file: IO[bytes], manifest: bytes) -> None:
+    """Append one, for `read_manifests`."""
+    file.write(_LENGTH.pack(len(manifest)) + manifest)
+
+
+def read_manifests(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+    """Those written from `start` to `end`. The file's position is its own between two of them. Raises OSError."""
     position = start
     while position < end:
         file.seek(position)  # another walk may be reading it, too

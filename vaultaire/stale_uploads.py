@@ -14,9 +14,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from index.buckets import bucket_by_id
 from index.errors import NamesError
 from index.expiry import upload_page
 from index.manifests import bucket_ids
+from index.quotas import NOBODY
 from index.records import UploadRecord
 from index.uploads import get_upload, list_parts, remove_upload
 from vaultaire.s3.lifecycle import DAY_MS, abort_of
@@ -86,7 +88,7 @@ class StaleUploads:
                 return False
             if _last_activity_ms(txn, bucket_id, upload) > self._deadline_ms:
                 return False
-            remove_upload(txn, bucket_id, key, upload_id)
+            remove_upload(txn, bucket_by_id(txn, bucket_id), key, upload_id, NOBODY)
             return True
 
         return self.kv.commit(commit)

@@ -40,6 +40,7 @@ from index.poison import forget_poison
 from index.readonly import FULL, clear_readonly, readonly_reason, set_readonly
 from index.tables import TABLES as INDEX_TABLES
 from vaultaire.errors import NotAStore, StoreError
+from vaultaire.metrics.slots import forget_slots
 from vaultaire.rates import FILE as RATES_FILE
 from vaultaire.runfile import RunFile, RunFiles, UnpublishedRunFile, dead_writers
 from vaultaire.space import Space
@@ -55,7 +56,15 @@ Kind = Literal["worker", "maintenance", "command"]
 
 log = logging.getLogger("vaultaire.store")
 
-SERVER_TABLES = ("srv.keys", "srv.settings", "srv.reports", "srv.used", "srv.limits")
+SERVER_TABLES = (
+    "srv.keys",
+    "srv.settings",
+    "srv.reports",
+    "srv.used",
+    "srv.limits",
+    "srv.writes",
+    "srv.history",
+)
 TABLES = (*CAS_TABLES, *INDEX_TABLES, *SERVER_TABLES)
 FOLDERS = ("journal", "checkpoint", "packs", "run", "tmp")
 OPENING_BYTES = 1 << 20  # what opening a sound store may write: a run file, some rows
@@ -324,6 +333,7 @@ def _recover_or_mark(
     """
     _empty(directory / "tmp")
     (directory / "run" / RATES_FILE).unlink(missing_ok=True)  # another boot's clock
+    forget_slots(directory / "run")
     # Only a store without packs may begin with empty metadata: otherwise it was lost, not new.
     is_new = not any((directory / "packs").iterdir())
     try:

@@ -117,7 +117,8 @@ def run(
     raise_descriptor_limit()
     sockets = bind(config.host, config.port)
     try:
-        with _Signals() as signals:
+        keeps_logs = config.access_log is not None or config.audit_log is not None
+        with _Signals(ignore_hangup=keeps_logs) as signals:
             return _Supervisor(config, sockets, signals, app, maintenance).run(prepare, on_ready)
     finally:
         for sock in sockets:
@@ -182,10 +183,14 @@ def _bind_one(family: int, address: tuple[str | int, ...], *, only_v6: bool) -> 
 
 
 class _Signals:
-    """SIGTERM and SIGINT as a count, and as bytes on a socket that a selector can wait for."""
+    """SIGTERM and SIGINT as a count, and as bytes on a socket that a selector can wait for.
 
-    def __init__(self) -> None:
+    With `ignore_hangup` SIGHUP does nothing, to the children either: tools that rotate logs send it, and it would end all.
+    """
+
+    def __init__(self, *, ignore_hangup: bool) -> None:
         self.count = 0
+        self._ignore_hangup = ignore_hangup
 
     def __enter__(self) -> Self:
         self.wake, self._write = socket.socketpair()
@@ -195,6 +200,8 @@ class _Signals:
         self._previous = {
             number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
         }
+        if self._ignore_hangup:
+            self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:

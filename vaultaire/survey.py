@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cas.catalog import iterate_packs
 from cas.marking import Bits
-from index.counters import statistics as name_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -45,6 +44,7 @@ class BucketUsage:
 @dataclass(slots=True)
 class Usage:
     buckets: dict[int, BucketUsage] = field(default_factory=dict)
+    corrections: dict[int, int] = field(default_factory=dict)  # stored bytes found less those counted by then
     live: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # pack -> raw bytes marked
     incomplete: bool = False  # something that is named may not be counted
     errors: list[str] = field(default_factory=list)  # the first things that could not be read
@@ -74,7 +74,6 @@ def measure(chunks: ChunkStore, kv: OrderedMap, roots: Roots) -> Generator[int, 
     """Count what each bucket needs, and what of each pack is needed at all."""
     with kv.snapshot() as reader:
         packs = dict(iterate_packs(reader))
-        inline = {bucket_id: name_statistics(reader, bucket_id).inline_bytes for bucket_id in roots.buckets}
     usage = Usage()
     seen, shared = Bits(), Bits()
     raw: dict[int, int] = {}
@@ -82,7 +81,7 @@ def measure(chunks: ChunkStore, kv: OrderedMap, roots: Roots) -> Generator[int, 
     for bucket_id in roots.buckets:
         marker = yield from _walked(chunks.marker(seen), roots, bucket_id)
         raw[bucket_id] = marker.raw_bytes
-        stored[bucket_id] = _stored(marker, packs)
+        stored[bucket_id] = stored_of(packs, marker.fresh, marker.shared)
         for counts in (marker.fresh, marker.nodes):
             for pack, length in counts.items():
                 usage.live[pack] += length
@@ -98,9 +97,13 @@ def measure(chunks: ChunkStore, kv: OrderedMap, roots: Roots) -> Generator[int, 
         common = 0
         if shared:
             common = (yield from _walked(chunks.marker(shared), roots, bucket_id)).shared_bytes
-        rest = inline[bucket_id]
+        rest = roots.counted[bucket_id].inline_bytes
         usage.buckets[bucket_id] = BucketUsage(
             raw[bucket_id] + rest, stored[bucket_id] + rest, raw[bucket_id] - common + rest
+        )
+        counted = roots.counted[bucket_id]
+        usage.corrections[bucket_id] = (
+            stored[bucket_id] + rest - counted.stored_bytes - counted.part_stored_bytes
         )
     return usage
 
@@ -116,9 +119,10 @@ def _walk(marker: Marker, roots: Roots, bucket_id: int) -> Generator[int, None, 
         yield from marker.add(manifest)
 
 
-def _stored(marker: Marker, packs: Mapping[int, PackRow]) -> int:
+def stored_of(packs: Mapping[int, PackRow], *marked: Mapping[int, int]) -> int:
+    """What marked raw bytes (pack -> bytes) take in their packs, each pack's ratio taken as even."""
     total = 0.0
-    for counts in (marker.fresh, marker.shared):
+    for counts in marked:
         for pack, length in counts.items():
             row = packs.get(pack)
             total += length * (row.length / row.raw_bytes if row is not None and row.raw_bytes else 1.0)

@@ -38,7 +38,15 @@ from index.expiry import upload_page
 from index.objects import get_object
 from index.records import ObjectRecord, PartRecord, UploadRecord
 from index.uploads import create_upload, get_parts, put_part, remove_upload
-from index.versions import Change, delete_object, delete_version, get_version, iterate_versions, put_object
+from index.versions import (
+    Change,
+    complete_upload,
+    delete_object,
+    delete_version,
+    get_version,
+    iterate_versions,
+    put_object,
+)
 from vaultaire.collection import Collector
 from vaultaire.store import Store
 
@@ -264,14 +272,18 @@ class Writer(Player):
             with self.upload(data, 4000, 0.0) as (record, publications):
                 part = PartRecord(number, len(data), record.etag, 1, record.manifest)
                 self.commit(
-                    lambda txn, part=part: put_part(txn, get_bucket(txn, name).id, key, upload_id, part),
+                    lambda txn, part=part: put_part(
+                        txn, get_bucket(txn, name), key, upload_id, part, self.store.writer
+                    ),
                     publications,
                 )
             md5s.append(data)
             self.pause(0.3)  # the upload is open across cycles
         fate = self.rng.random()
         if fate < 0.15:
-            self.commit(lambda txn: remove_upload(txn, get_bucket(txn, name).id, key, upload_id))
+            self.commit(
+                lambda txn: remove_upload(txn, get_bucket(txn, name), key, upload_id, self.store.writer)
+            )
             return
         whole = b"".join(md5s)
         token = self.store.run_file.begin()
@@ -288,8 +300,7 @@ class Writer(Player):
                 bucket = get_bucket(txn, name)
                 now = get_parts(txn, bucket.id, key, upload_id, numbers)
                 if [part.sequence for part in now] == [part.sequence for part in parts]:
-                    remove_upload(txn, bucket.id, key, upload_id)
-                    put_object(txn, bucket, key, record, change)
+                    complete_upload(txn, bucket, key, upload_id, record, change)
 
             try:
                 self.commit(commit, [composed.publication])
@@ -317,7 +328,7 @@ class Writer(Player):
             def commit(txn):
                 now = get_version(txn, bucket.id, key, source.version_id)
                 if now is not None and now.sequence == source.sequence:
-                    put_part(txn, bucket.id, key, upload_id, part)
+                    put_part(txn, bucket, key, upload_id, part, self.store.writer)
 
             try:
                 self.commit(commit, [composed.publication])
@@ -327,7 +338,7 @@ class Writer(Player):
             self.store.run_file.end(token)
         self.pause(0.3)
         if self.rng.random() < 0.8:
-            self.commit(lambda txn: remove_upload(txn, bucket.id, key, upload_id))
+            self.commit(lambda txn: remove_upload(txn, bucket, key, upload_id, self.store.writer))
 
 
 class Reader(Player):

@@ -221,7 +221,7 @@ def delete_all(directory: Path) -> None:
             for key, record in list(iterate_versions(txn, bucket.id)):
                 delete_version(txn, bucket, key, record.version_id, Change(store.writer, 1, bytes(8)))
             for key, raw_id, _ in upload_page(txn, bucket.id, b"", (b"", b""), 1000):
-                remove_upload(txn, bucket.id, key, raw_id.hex())
+                remove_upload(txn, bucket, key, raw_id.hex(), store.writer)
 
         for name in gc_child.BUCKETS:
             store.kv.commit(lambda txn, name=name: commit(txn, name))

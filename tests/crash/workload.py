@@ -37,8 +37,15 @@ from index.kv import KvError
 from index.listing import list_objects, list_uploads, list_versions
 from index.lmdb_kv import LmdbKv
 from index.objects import get_object
-from index.records import ObjectRecord, PartRecord, UploadRecord
-from index.versions import Change, delete_object, delete_version, get_version, put_object
+from index.records import BucketRecord, ObjectRecord, PartRecord, UploadRecord
+from index.versions import (
+    Change,
+    complete_upload,
+    delete_object,
+    delete_version,
+    get_version,
+    put_object,
+)
 from tests.crash import model
 from tests.crash.model import Body, OpenUpload, State, Version
 from vaultaire.collection import Collector
@@ -175,6 +182,12 @@ def read_states(store: Store, names: Sequence[str]) -> dict[str, State]:
 def _bucket(reader: Reader, name: str) -> int:
     bucket = buckets.get_bucket(reader, name)
     return 0 if bucket is None else bucket.id
+
+
+def _record(reader: Reader, name: str) -> BucketRecord:
+    bucket = buckets.get_bucket(reader, name)
+    assert bucket is not None
+    return bucket
 
 
 def _owner(key: bytes) -> str:
@@ -491,7 +504,7 @@ class Worker:
             part = PartRecord(number, len(data), digest(data).digest.hex(), 0, manifest.encode())
 
             def commit(txn: Transaction) -> None:
-                uploads.put_part(txn, _bucket(txn, "plain"), upload.key, upload.id, part)
+                uploads.put_part(txn, _record(txn, "plain"), upload.key, upload.id, part, self.store.writer)
 
             self._commit(commit, [ingest.publication()])
         finally:
@@ -511,16 +524,13 @@ class Worker:
             def commit(txn: Transaction) -> None:
                 now = uploads.list_parts(txn, bucket, upload.key, upload.id, limit=10_000).parts
                 assert [part.sequence for part in now] == [part.sequence for part in parts]
-                uploads.remove_upload(txn, bucket, upload.key, upload.id)
-                where = buckets.get_bucket(txn, "plain")
-                assert where is not None
-                put_object(txn, where, upload.key, record, change)
+                complete_upload(txn, _record(txn, "plain"), upload.key, upload.id, record, change)
 
             self._commit(commit, [made.publication])
 
     def _abort(self, upload: OpenUpload) -> None:
         def commit(txn: Transaction) -> None:
-            uploads.remove_upload(txn, _bucket(txn, "plain"), upload.key, upload.id)
+            uploads.remove_upload(txn, _record(txn, "plain"), upload.key, upload.id, self.store.writer)
 
         self._commit(commit)
 

@@ -6,6 +6,7 @@ import pytest
 
 from index import counters, tree
 from index.buckets import (
+    bucket_by_id,
     create_bucket,
     delete_bucket,
     delete_uploads,
@@ -81,7 +82,7 @@ def test_deleting_removes_every_row(kv):
         delete_object(txn, record, b"k" * 900, "o", Change(5, 1, b"8 random"))
         upload = UploadRecord(upload_id="", key=b"u" * 900, owner="o", initiated_ms=1)
         stored = create_upload(txn, record.id, upload, b"8 random")
-        put_part(txn, record.id, upload.key, stored.upload_id, PartRecord(1, 1, MD5, 1, b"m"))
+        put_part(txn, record, upload.key, stored.upload_id, PartRecord(1, 1, MD5, 1, b"m"), 1)
 
     kv.commit(fill_and_empty)
     assert kv.commit(lambda txn: delete_bucket(txn, "photos")) == record
@@ -99,7 +100,7 @@ def test_many_uploads_of_a_bucket_go_in_bounded_commits(kv):
                 stored = create_upload(txn, bucket_id, upload, b"upload%02d" % n)
                 for number in range(1, 4):
                     part = PartRecord(number, 1, MD5, 1, b"m")
-                    put_part(txn, bucket_id, upload.key, stored.upload_id, part)
+                    put_part(txn, bucket_by_id(txn, bucket_id), upload.key, stored.upload_id, part, 1)
 
     kv.commit(fill)
     before, commits = rows(kv), 0

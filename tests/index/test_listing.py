@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from index import keys, listing, tree
 from index.errors import InvalidMarker
 from index.memory_kv import MemoryKv
-from index.records import ObjectRecord, UploadRecord
+from index.records import BucketRecord, ObjectRecord, UploadRecord
 from index.tables import NULL_VERSIONS, OBJECTS, TABLES, VERSIONS
 from index.uploads import create_upload, remove_upload
 from tests.strategies import bounds, object_keys, short_bytes
@@ -433,7 +433,7 @@ def test_upload_markers_follow_s3():
         assert ids(upload_id_marker=second) == [first, second, third]
         with pytest.raises(InvalidMarker):
             ids(key_marker=b"k", upload_id_marker="nothing of ours")
-    kv.commit(lambda txn: remove_upload(txn, BUCKET, b"k", first))
+    kv.commit(lambda txn: remove_upload(txn, BucketRecord(BUCKET, "b", "tenant", 1), b"k", first, 1))
     with kv.snapshot() as reader:
         page = listing.list_uploads(reader, BUCKET, key_marker=b"k", upload_id_marker=first)
     assert [row.upload_id for row in page.entries] == [second, third]

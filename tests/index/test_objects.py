@@ -9,6 +9,7 @@ import pytest
 from index import counters
 from index.counters import NamesStatistics, statistics
 from index.errors import CorruptRecord, InvalidKey
+from index.keys import encode_id
 from index.memory_kv import MemoryKv
 from index.objects import get_object
 from index.records import BucketRecord, ObjectRecord
@@ -125,7 +126,7 @@ def test_keys_out_of_bounds_are_refused(kv, key):
 
 
 def test_a_damaged_counter_is_corrupt(kv):
-    kv.commit(lambda txn: counters.count(txn, BUCKET, 1, RECORD, None))
+    kv.commit(lambda txn: counters.add(txn, COUNTERS, encode_id(BUCKET), 1, counters.added(RECORD)))
     for damaged in (b"", b"\x02" + bytes(16)):
         kv.commit(lambda txn, damaged=damaged: txn.put(COUNTERS, bytes(7) + b"\x02" + bytes(4), damaged))
         with pytest.raises(CorruptRecord):

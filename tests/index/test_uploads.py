@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.counters import NamesStatistics, statistics
 from index.errors import InvalidKey, NoSuchUpload
 from index.memory_kv import MemoryKv
-from index.records import PartRecord, UploadRecord
-from index.tables import META, TABLES
+from index.records import BucketRecord, PartRecord, UploadRecord
+from index.tables import COUNTERS, META, TABLES
 from index.uploads import (
     create_upload,
     get_parts,
@@ -24,6 +25,7 @@ from index.uploads import (
 )
 
 BUCKET = 2
+RECORD = BucketRecord(BUCKET, "b", "tenant", 1)
 UPLOAD = UploadRecord(upload_id="", key=b"key", owner="tenant", initiated_ms=1)
 NONCE = b"8 random"
 
@@ -43,7 +45,9 @@ def part(number: int, size: int = 5) -> PartRecord:
 
 def put(kv, upload, *numbers, size=5):
     def put_all(txn):
-        return [put_part(txn, BUCKET, upload.key, upload.upload_id, part(number, size)) for number in numbers]
+        return [
+            put_part(txn, RECORD, upload.key, upload.upload_id, part(number, size), 1) for number in numbers
+        ]
 
     return kv.commit(put_all)
 
@@ -138,21 +142,22 @@ def test_removing_an_upload_leaves_nothing_of_it_and_all_of_the_others(kv):
     upload, other = begin(kv, b"k" * 900), begin(kv, b"k" * 900)
     put(kv, upload, 1, 2)
     put(kv, other, 1)
-    assert kv.commit(lambda txn: remove_upload(txn, BUCKET, upload.key, upload.upload_id)) == upload
+    assert kv.commit(lambda txn: remove_upload(txn, RECORD, upload.key, upload.upload_id, 1)) == upload
     with kv.snapshot() as reader:
         assert numbers(list_parts(reader, BUCKET, other.key, other.upload_id, limit=9)) == ([1], False)
-    kv.commit(lambda txn: remove_upload(txn, BUCKET, other.key, other.upload_id))
+    kv.commit(lambda txn: remove_upload(txn, RECORD, other.key, other.upload_id, 1))
     with kv.snapshot() as reader:
-        assert [table for table in TABLES if table != META and list(reader.scan(table))] == []
+        assert [t for t in TABLES if t not in (META, COUNTERS) and list(reader.scan(t))] == []
+        assert statistics(reader, BUCKET) == NamesStatistics(0, 0, 0)
 
 
 def test_every_use_of_an_unknown_upload_says_so(kv):
     upload = begin(kv)
     gone = upload.upload_id
-    kv.commit(lambda txn: remove_upload(txn, BUCKET, b"key", gone))
+    kv.commit(lambda txn: remove_upload(txn, RECORD, b"key", gone, 1))
     for use in (
-        lambda txn: remove_upload(txn, BUCKET, b"key", gone),
-        lambda txn: put_part(txn, BUCKET, b"key", gone, part(1)),
+        lambda txn: remove_upload(txn, RECORD, b"key", gone, 1),
+        lambda txn: put_part(txn, RECORD, b"key", gone, part(1), 1),
         lambda txn: get_parts(txn, BUCKET, b"key", gone, [1]),
         lambda txn: list_parts(txn, BUCKET, b"key", gone, limit=1),
     ):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from index import ids, tree, uploads
-from index.buckets import create_bucket
+from index.buckets import bucket_by_id, create_bucket
 from index.configs import put_config
 from index.keys import CONTINUES, encode_id, inverted
 from index.memory_kv import MemoryKv
@@ -56,7 +56,7 @@ def kv():
         lambda txn: uploads.create_upload(txn, 1, UploadRecord("", b"up", "owner", 1), b"8 random")
     )
     part = PartRecord(3, 4, MD5, 1, b"manifest")
-    kv.commit(lambda txn: uploads.put_part(txn, 1, b"up", made.upload_id, part))
+    kv.commit(lambda txn: uploads.put_part(txn, bucket_by_id(txn, 1), b"up", made.upload_id, part, 1))
     kv.commit(lambda txn: put_config(txn, 1, "tagging", b"\x01<Tagging/>"))
     kv.commit(lambda txn: put_token(txn, 1, b"token", bytes(32), 5))
     return kv

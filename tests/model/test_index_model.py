@@ -1,9 +1,10 @@
 """The names layer against dictionaries: whatever the history, both tell the same, and nothing is left behind.
 
-One machine: buckets are created, switched between the states of versioning and deleted; objects put, replaced and
-deleted by several writers, versions locked and removed, uploads begun, fed, completed and aborted, and any commit may
-fail. After every step listings, counters and single reads agree. The model of versions is one list per key, oldest
-first, of what a user could name.
+One machine: buckets are created, switched between the states of versioning and deleted; objects put, replaced, renamed
+and deleted by many writers (so that counters are folded), versions locked and removed, uploads begun, fed, completed and
+aborted, quotas set for buckets and tenants, and any commit may fail. After every step listings, counters and single
+reads agree. The model of versions is one list per key, oldest first, of what a user could name; that of a quota is
+the sum over all that.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from index import buckets, listing, objects, uploads, versions
-from index.counters import NamesStatistics, statistics
-from index.errors import BucketExists, BucketNotEmpty, NoSuchUpload, VersionLocked
+from index import buckets, listing, objects, quotas, uploads, versions
+from index.counters import FOLD_ROWS, NamesStatistics, statistics
+from index.errors import BucketExists, BucketNotEmpty, NoSuchUpload, QuotaExceeded, VersionLocked
 from index.memory_kv import MemoryKv
-from index.records import ObjectRecord, PartRecord, Retention, UploadRecord
-from index.tables import META, TABLES
+from index.quotas import UNLIMITED, Limits, Usage
+from index.records import BucketRecord, ObjectRecord, PartRecord, Retention, UploadRecord
+from index.tables import COUNTERS, META, TABLES, TENANT_COUNTERS
 from index.verify_names import BucketCheck, buckets_of, check_buckets
 from index.versions import Change
 from tests.strategies import object_keys
@@ -39,9 +41,10 @@ if TYPE_CHECKING:
 
 MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 NAMES = ("alpha", "beta", "beta2")
+OWNERS = {"alpha": "t", "beta": "t", "beta2": "u"}
 
 names = st.sampled_from(NAMES)
-writers = st.integers(0, 2)
+writers = st.integers(0, 2 * FOLD_ROWS)
 nonces = st.binary(min_size=8, max_size=8)
 NOW = 1000  # the only instant: a lock is in force for ever or not at all
 locks = st.sampled_from(
@@ -54,12 +57,23 @@ locks = st.sampled_from(
     )
 )
 sizes = st.integers(0, 9)
+few = st.none() | st.integers(0, 60)
+limits = st.just(UNLIMITED) | st.builds(Limits, few, few, st.none() | st.integers(0, 6))
 
 
-def counted(records: Iterable[ObjectRecord]) -> NamesStatistics:
-    listed = [record for record in records if not record.delete_marker]
-    inline = sum(len(record.inline or b"") for record in listed)
-    return NamesStatistics(len(listed), sum(record.size for record in listed), inline)
+def counted(
+    records: Iterable[ObjectRecord], parts: Iterable[PartRecord] = (), correction: int = 0
+) -> NamesStatistics:
+    listed, parts = [record for record in records if not record.delete_marker], list(parts)
+    return NamesStatistics(
+        objects=len(listed),
+        logical_bytes=sum(record.size for record in listed),
+        inline_bytes=sum(len(record.inline or b"") for record in listed),
+        stored_bytes=sum(record.new_stored_bytes for record in listed),
+        part_bytes=sum(part.size for part in parts),
+        part_stored_bytes=sum(part.new_stored_bytes for part in parts),
+        correction_bytes=correction,
+    )
 
 
 def is_locked(record: ObjectRecord, *, bypass: bool = False) -> bool:
@@ -85,6 +99,9 @@ class NamesModel(RuleBasedStateMachine):
         self.histories: dict[str, dict[bytes, list[ObjectRecord]]] = {}
         self.uploads: dict[str, dict[tuple[bytes, str], dict[int, PartRecord]]] = {}
         self.seen_ids: set[int] = set()
+        self.corrections: dict[str, int] = {}
+        self.limits: dict[str, Limits] = {}  # of buckets
+        self.tenant_limits: dict[str, Limits] = {}
 
     def commit(self, fn):
         """Once without effect, then for good: an engine may run a function twice, and a commit may fail."""
@@ -105,13 +122,14 @@ class NamesModel(RuleBasedStateMachine):
     def create_bucket(self, name):
         if name in self.ids:
             with pytest.raises(BucketExists):
-                self.kv.commit(lambda txn: buckets.create_bucket(txn, name, "t", 1))
+                self.kv.commit(lambda txn: buckets.create_bucket(txn, name, OWNERS[name], 1))
             return
-        record = self.commit(lambda txn: buckets.create_bucket(txn, name, "t", 1))
+        record = self.commit(lambda txn: buckets.create_bucket(txn, name, OWNERS[name], 1))
         assert record.id not in self.seen_ids
         self.seen_ids.add(record.id)
         self.ids[name] = record.id
         self.histories[name], self.uploads[name] = {}, {}
+        self.corrections[name], self.limits[name] = 0, UNLIMITED
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data())
@@ -122,7 +140,78 @@ class NamesModel(RuleBasedStateMachine):
                 self.kv.commit(lambda txn: buckets.delete_bucket(txn, name))
             return
         self.commit(lambda txn: buckets.delete_bucket(txn, name))
-        del self.ids[name], self.histories[name], self.uploads[name]
+        del (
+            self.ids[name],
+            self.histories[name],
+            self.uploads[name],
+            self.corrections[name],
+            self.limits[name],
+        )
+
+    # -- quotas
+
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data(), wanted=limits)
+    def limit_bucket(self, data, wanted):
+        name = data.draw(st.sampled_from(sorted(self.ids)))
+        self.commit(lambda txn: quotas.set_bucket_limits(txn, buckets.get_bucket(txn, name), wanted))
+        self.limits[name] = wanted
+
+    @rule(tenant=st.sampled_from(("t", "u")), wanted=limits)
+    def limit_tenant(self, tenant, wanted):
+        self.commit(lambda txn: quotas.set_tenant_limits(txn, tenant, wanted))
+        self.tenant_limits[tenant] = wanted
+
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data(), correction=st.integers(-40, 40))
+    def correct(self, data, correction):
+        name = data.draw(st.sampled_from(sorted(self.ids)))
+        self.commit(lambda txn: quotas.correct(txn, self.ids[name], correction))
+        self.corrections[name] = correction
+
+    def counts(self, name):
+        records = [record for history in self.histories[name].values() for record in history]
+        parts = [part for parts in self.uploads[name].values() for part in parts.values()]
+        return counted(records, parts, self.corrections[name])
+
+    def used(self, *names):
+        all_counts = [self.counts(name) for name in names]
+        return Usage(
+            sum(each.logical_bytes + each.part_bytes for each in all_counts),
+            max(
+                0,
+                sum(
+                    each.stored_bytes + each.part_stored_bytes + each.correction_bytes for each in all_counts
+                ),
+            ),
+            sum(each.objects for each in all_counts),
+        )
+
+    def fits(self, name, new, gone):
+        """Whether `new` (size, stored bytes, objects) may take the place of `gone`, by the sum of all that there is."""
+        owner = OWNERS[name]
+        siblings = [other for other in self.ids if OWNERS[other] == owner]
+        growth = [after - before for after, before in zip(new, gone, strict=True)]
+        scopes = (
+            (self.limits[name], self.used(name)),
+            (self.tenant_limits.get(owner, UNLIMITED), self.used(*siblings)),
+        )
+        return not any(
+            limit is not None and more > 0 and now + more > limit
+            for allowed, used in scopes
+            for limit, now, more in zip(
+                (allowed.logical_bytes, allowed.stored_bytes, allowed.objects),
+                (used.logical_bytes, used.stored_bytes, used.objects),
+                growth,
+                strict=True,
+            )
+        )
+
+    def gone_with_a_put(self, name, key):
+        if self.versioning(name) == "Enabled":
+            return (0, 0, 0)
+        found = counted(old for old in self.histories[name].get(key, ()) if old.version_id is None)
+        return found.logical_bytes, found.stored_bytes, found.objects
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data(), versioning=st.sampled_from(("Enabled", "Suspended")))
@@ -148,22 +237,32 @@ class NamesModel(RuleBasedStateMachine):
         return any(is_locked(old) for old in self.histories[name].get(key, ()) if old.version_id is None)
 
     @precondition(lambda self: self.ids)
-    @rule(data=st.data(), key=keys, size=sizes, writer=writers, nonce=nonces, lock=locks)
-    def put_object(self, data, key, size, writer, nonce, lock):
+    @rule(data=st.data(), key=keys, size=sizes, stored=sizes, writer=writers, nonce=nonces, lock=locks)
+    def put_object(self, data, key, size, stored, writer, nonce, lock):
         name = data.draw(st.sampled_from(sorted(self.ids)))
-        record = ObjectRecord(size, 1, MD5, "t", inline=b"x" * size, **lock)
-        self.put(name, key, record, Change(writer, NOW, nonce), lambda txn: None)
+        record = ObjectRecord(size, 1, MD5, "t", inline=b"x" * size, new_stored_bytes=stored, **lock)
+        change = Change(writer, NOW, nonce)
+        self.put(
+            name,
+            key,
+            record,
+            lambda txn, bucket: versions.put_object(txn, bucket, key, record, change),
+            (0, 0, 0),
+        )
 
-    def put(self, name, key, record, change, before):
+    def put(self, name, key, record, effect, dropped):
         def put(txn):
-            before(txn)
             # As if with Object Lock, which no real bucket has that is not Enabled: the lock must hold in them all.
-            bucket = replace(buckets.get_bucket(txn, name), object_lock=True)
-            return versions.put_object(txn, bucket, key, record, change)
+            return effect(txn, replace(buckets.get_bucket(txn, name), object_lock=True))
 
         enabled = self.versioning(name) == "Enabled"
+        gone = [one + other for one, other in zip(self.gone_with_a_put(name, key), dropped, strict=True)]
         if not enabled and self.null_is_locked(name, key):
             with pytest.raises(VersionLocked):
+                self.kv.commit(put)
+            return False
+        if not self.fits(name, (record.size, record.new_stored_bytes, 1), gone):
+            with pytest.raises(QuotaExceeded):
                 self.kv.commit(put)
             return False
         version_id = self.commit(put)
@@ -226,16 +325,51 @@ class NamesModel(RuleBasedStateMachine):
         self.uploads[name][key, stored.upload_id] = {}
         return multiple((name, self.ids[name], key, stored.upload_id))
 
-    @rule(upload=begun, number=st.integers(1, 5), size=sizes)
-    def put_part(self, upload, number, size):
-        _, bucket_id, key, upload_id = upload
-        part = PartRecord(number, size, MD5, 1, b"m")
+    @precondition(lambda self: any(self.histories.values()))
+    @rule(data=st.data(), to=keys, writer=writers)
+    def rename_object(self, data, to, writer):
+        name = data.draw(st.sampled_from(sorted(n for n in self.ids if self.histories[n])))
+        key = data.draw(st.sampled_from(sorted(self.histories[name])))
+        change = Change(writer, NOW, b"8 random")
+
+        def rename(txn):
+            bucket = replace(buckets.get_bucket(txn, name), object_lock=True)
+            record = objects.get_object(txn, bucket.id, key)
+            versions.rename_object(txn, bucket, key, to, record, change)
+
+        if self.versioning(name) != "Off" or key == to:
+            return
+        if self.null_is_locked(name, key) or self.null_is_locked(name, to):
+            with pytest.raises(VersionLocked):
+                self.kv.commit(rename)
+            return
+        self.commit(rename)  # whatever quotas say: nothing is added
+        [record] = self.histories[name].pop(key)
+        self.add(name, to, record, None)
+
+    @rule(upload=begun, number=st.integers(1, 5), size=sizes, stored=sizes, writer=writers)
+    def put_part(self, upload, number, size, stored, writer):
+        name, bucket_id, key, upload_id = upload
+        part = PartRecord(number, size, MD5, 1, b"m", new_stored_bytes=stored)
         wanted = self.parts_of(upload)
+
+        def put(txn):
+            bucket = buckets.get_bucket(txn, name)
+            if bucket is None or bucket.id != bucket_id:
+                bucket = BucketRecord(bucket_id, name, "t", 1)
+            return uploads.put_part(txn, bucket, key, upload_id, part, writer)
+
         if wanted is None:
             with pytest.raises(NoSuchUpload):
-                self.kv.commit(lambda txn: uploads.put_part(txn, bucket_id, key, upload_id, part))
+                self.kv.commit(put)
             return
-        previous = self.commit(lambda txn: uploads.put_part(txn, bucket_id, key, upload_id, part))
+        before = wanted.get(number)
+        replaced = (before.size, before.new_stored_bytes, 0) if before is not None else (0, 0, 0)
+        if not self.fits(name, (size, stored, 0), replaced):
+            with pytest.raises(QuotaExceeded):
+                self.kv.commit(put)
+            return
+        previous = self.commit(put)
         assert previous == wanted.get(number)
         with self.kv.snapshot() as reader:
             wanted[number] = replace(part, sequence=reader.sequence)
@@ -244,21 +378,31 @@ class NamesModel(RuleBasedStateMachine):
     def end_upload(self, upload, complete, writer):
         name, bucket_id, key, upload_id = upload
         wanted = self.parts_of(upload)
+
+        def abort(txn):
+            bucket = buckets.get_bucket(txn, name)
+            if bucket is None or bucket.id != bucket_id:
+                bucket = BucketRecord(bucket_id, name, "t", 1)
+            uploads.remove_upload(txn, bucket, key, upload_id, writer)
+
         if wanted is None:
             with pytest.raises(NoSuchUpload):
-                self.kv.commit(lambda txn: uploads.remove_upload(txn, bucket_id, key, upload_id))
+                self.kv.commit(abort)
             return
-
-        def end(txn):
-            uploads.remove_upload(txn, bucket_id, key, upload_id)
-
         if complete:
             size = sum(part.size for part in wanted.values())
-            record = ObjectRecord(size, 1, f"{MD5}-{len(wanted) or 1}", "t", manifest=b"m")
-            if not self.put(name, key, record, Change(writer, NOW, b"8 random"), end):
+            stored = sum(part.new_stored_bytes for part in wanted.values())
+            etag = f"{MD5}-{len(wanted) or 1}"
+            record = ObjectRecord(size, 1, etag, "t", manifest=b"m", new_stored_bytes=stored)
+            change = Change(writer, NOW, b"8 random")
+
+            def finish(txn, bucket):
+                return versions.complete_upload(txn, bucket, key, upload_id, record, change)
+
+            if not self.put(name, key, record, finish, (size, stored, 0)):
                 return
         else:
-            self.commit(end)
+            self.commit(abort)
         del self.uploads[name][key, upload_id]
 
     def parts_of(self, upload):
@@ -295,13 +439,17 @@ class NamesModel(RuleBasedStateMachine):
                     for record in history:
                         assert versions.get_version(reader, bucket_id, key, record.version_id) == record
                 everything = [record for _, history in histories for record in history]
-                assert statistics(reader, bucket_id) == counted(everything)
+                assert statistics(reader, bucket_id) == self.counts(name)
+                assert quotas.bucket_usage(reader, bucket_id) == self.used(name)
                 iterated = versions.iterate_versions(reader, bucket_id)
                 assert sorted(record.sequence for _, record in iterated) == sorted(
                     record.sequence for record in everything
                 )
-            records = [r for name in self.ids for history in self.histories[name].values() for r in history]
-            assert statistics(reader) == counted(records)
+            for tenant in ("t", "u"):
+                owned = [name for name in self.ids if OWNERS[name] == tenant]
+                assert quotas.tenant_usage(reader, tenant) == self.used(*owned)
+            for table, scopes in ((COUNTERS, len(self.ids)), (TENANT_COUNTERS, 2)):
+                assert len(list(reader.scan(table))) <= scopes * (FOLD_ROWS + 1)
 
     @invariant()
     def the_same_uploads(self):
@@ -339,6 +487,8 @@ class NamesModel(RuleBasedStateMachine):
                 for record in history:
                     self.unlock_and_remove(bucket, key, record)
             self.kv.commit(lambda txn, name=name: buckets.delete_bucket(txn, name))
+        for tenant in ("t", "u"):
+            self.kv.commit(lambda txn, tenant=tenant: quotas.set_tenant_limits(txn, tenant, UNLIMITED))
         with self.kv.snapshot() as reader:
             assert [table for table in TABLES if table != META and list(reader.scan(table))] == []
 

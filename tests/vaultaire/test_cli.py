@@ -22,10 +22,11 @@ from vaultaire import supervisor
 from vaultaire.access import Keyring
 from vaultaire.cli import main
 from vaultaire.cli.endpoint import Endpoint, plan_endpoint, read_endpoint, url_of
-from vaultaire.cli.options import ByteSize, Duration, ListenAddress
+from vaultaire.cli.options import ByteSize, Duration
 from vaultaire.cli.output import binary_size
-from vaultaire.cli.serve import default_workers
 from vaultaire.config import MIB, ServeConfig
+from vaultaire.config_settings import default_workers
+from vaultaire.config_values import parse_address
 from vaultaire.parity import parity_percent
 from vaultaire.store import Store
 
@@ -154,7 +155,7 @@ def test_what_is_no_time_is_refused(data, text):
     ],
 )
 def test_listen_addresses_are_host_and_port(text, address):
-    assert ListenAddress()(text) == address
+    assert parse_address(text) == address
 
 
 @pytest.mark.parametrize(
@@ -257,6 +258,7 @@ def test_every_option_reaches_the_supervisor(served, data):
         *("--head-timeout", "2s", "--grace", "1500ms", "--memory-budget", "64MiB"),
         *("--domain", "S3.Example.org.", "--domain", "localhost", "--domain", "localhost"),
         *("--collection-rate", "8MiB", "--upload-expiry", "1.5", "--parity", "5", "--scrub-days", "0"),
+        *("--metrics", "public", "--metrics-buckets", "7", "--access-log", "-", "--audit-log", "off"),
     )
     assert served.configs == [
         ServeConfig(
@@ -266,6 +268,9 @@ def test_every_option_reaches_the_supervisor(served, data):
             upload_expiry_days=1.5,
             parity_percent=5,
             scrub_days=0.0,
+            metrics="public",
+            metrics_buckets=7,
+            access_log="-",
         )
     ]
 
@@ -280,7 +285,9 @@ def test_parity_is_kept_until_it_is_set_again(served, data):
         assert kept() == expected
 
 
-def test_every_option_is_also_an_environment_variable(served, data):
+def test_every_option_is_also_an_environment_variable(served, data, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123456789abcdef\n")
     settings = {
         "VAULTAIRE_DATA": str(data),
         "VAULTAIRE_LISTEN": "127.0.0.1:9001",
@@ -294,6 +301,12 @@ def test_every_option_is_also_an_environment_variable(served, data):
         "VAULTAIRE_UPLOAD_EXPIRY": "0",
         "VAULTAIRE_PARITY": "20",
         "VAULTAIRE_SCRUB_DAYS": "30",
+        "VAULTAIRE_METRICS": "off",
+        "VAULTAIRE_METRICS_BUCKETS": "3",
+        "VAULTAIRE_METRICS_TOKEN_FILE": str(token),
+        "VAULTAIRE_ACCESS_LOG": str(tmp_path / "access.log"),
+        "VAULTAIRE_ACCESS_LOG_FORMAT": "combined",
+        "VAULTAIRE_AUDIT_LOG": str(tmp_path / "audit.log"),
     }
     vaultaire("serve", env=settings)
     assert served.configs == [
@@ -304,6 +317,12 @@ def test_every_option_is_also_an_environment_variable(served, data):
             upload_expiry_days=0.0,
             parity_percent=20,
             scrub_days=30.0,
+            metrics="off",
+            metrics_buckets=3,
+            metrics_token_file=token,
+            access_log=str(tmp_path / "access.log"),
+            access_log_format="combined",
+            audit_log=str(tmp_path / "audit.log"),
         )
     ]
 

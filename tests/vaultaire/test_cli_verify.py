@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +11,7 @@ from click.testing import CliRunner
 import vaultaire.findings
 from tests.vaultaire.verify_support import copy_of, fill
 from vaultaire.cli import main
-from vaultaire.cli.verify import _Progress, summary
+from vaultaire.cli.verify import summary
 from vaultaire.findings import Affected, Finding, Findings, Report
 from vaultaire.reports import get_report
 from vaultaire.store import Store
@@ -127,21 +125,6 @@ def test_keys_are_shown_whatever_their_bytes():
         "upload": "cd",
         "part": 3,
     }
-
-
-def test_progress_is_one_line_that_goes_away(monkeypatch):
-    written = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", written)
-    progress = _Progress(visible=True)
-    progress("packs", 5 << 20, 1 << 30)
-    progress("packs", 6 << 20, 1 << 30)  # too soon
-    progress.clear()
-    assert written.getvalue().startswith("\rpacks: 5.0 MiB of 1.0 GiB")
-    assert written.getvalue().endswith("\r")
-    assert "6.0" not in written.getvalue()
-    silent = _Progress(visible=False)
-    silent("packs", 1, 2)
-    silent.clear()
 
 
 def test_a_store_in_another_place_is_verified_there(damaged, tmp_path):

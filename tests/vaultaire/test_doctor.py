@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import stat
 
 import pytest
 from click.testing import CliRunner
 
+from tests.vaultaire.verify_support import fill
 from vaultaire import doctor
 from vaultaire.cli import main
 from vaultaire.doctor import GIB
@@ -42,9 +44,17 @@ FILE, DIRECTORY = stat.S_IFREG, stat.S_IFDIR
         (doctor.judge_permissions(DIRECTORY | 0o700, FILE | 0o640, 7, 7), "problem", "chmod 600"),
         (doctor.judge_permissions(DIRECTORY | 0o777, FILE | 0o600, 7, 7), "problem", "chmod 700"),
         (doctor.judge_permissions(DIRECTORY | 0o700, FILE | 0o600, 7, 0), "warning", "user 7"),
-        (doctor.judge_clock(1000.0, None), "fine", "1970"),
-        (doctor.judge_clock(1000.0, 1059.0), "fine", "1970"),
-        (doctor.judge_clock(1000.0, 8200.0), "problem", "2.0 h behind"),
+        (doctor.judge_clock(1000.0, None, None), "fine", "1970"),
+        (doctor.judge_clock(1000.0, 1059.0, True), "fine", "keeps it synchronised"),
+        (doctor.judge_clock(1000.0, None, False), "warning", "chrony"),
+        (doctor.judge_clock(1000.0, 8200.0, True), "problem", "2.0 h behind"),
+        (doctor.judge_chunks(0, []), "fine", "none"),
+        (doctor.judge_chunks(64, []), "fine", "64"),
+        (doctor.judge_chunks(64, ["ab"]), "problem", "vaultaire repair"),
+        (doctor.judge_format(1, None), "fine", "format 1"),
+        (doctor.judge_format(1, "a flush failed"), "problem", "a flush failed"),
+        (doctor.judge_configuration(None, []), "fine", "no file"),
+        (doctor.judge_configuration(None, ["VAULTAIRE_X: unknown"]), "problem", "config check"),
         (doctor.judge_map(GIB, 100 * GIB), "fine", "1.00 GiB"),
         (doctor.judge_map(90 * GIB, 100 * GIB), "warning", "full"),
         (doctor.judge_certificate(None), "fine", "no https"),
@@ -92,8 +102,24 @@ def test_a_directory_that_is_no_store_is_status_2(tmp_path):
     assert run(tmp_path / "nothing").exit_code == 2
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_name_the_program(shell):
-    result = CliRunner().invoke(main, ["completion", shell])
-    assert result.exit_code == 0
-    assert "_VAULTAIRE_COMPLETE" in result.stdout
+def test_a_sample_finds_damaged_chunks(tmp_path):
+    directory = tmp_path / "store"
+    fill(directory)
+    with Store.open(directory, kind="command") as store:
+        read, damaged = doctor.sample_chunks(store, random.Random(1).randbytes)
+        assert read > 0
+        assert damaged == []
+    pack = max((directory / "packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    content = bytearray(pack.read_bytes())
+    content[4096:-4096] = bytes(len(content) - 8192)
+    pack.write_bytes(content)
+    with Store.open(directory, kind="command") as store:
+        read, damaged = doctor.sample_chunks(store, random.Random(1).randbytes)
+    assert 0 < len(damaged) <= read <= 2 * doctor.SAMPLED_CHUNKS
+
+
+def test_a_mistyped_variable_is_a_problem(data, monkeypatch):
+    monkeypatch.setenv("VAULTAIRE_GRAC", "3")
+    result = run(data)
+    assert result.exit_code == 1
+    assert "did you mean 'VAULTAIRE_GRACE'?" in result.stdout

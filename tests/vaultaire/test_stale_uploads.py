@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from index.buckets import create_bucket
+from index.buckets import bucket_by_id, create_bucket
 from index.configs import put_config
 from index.memory_kv import MemoryKv
 from index.records import PartRecord, UploadRecord
@@ -39,7 +39,7 @@ class World:
             if part_days_ago is not None:
                 at = int(self.now_ms - part_days_ago * DAY_MS)
                 part = PartRecord(1, 3, "0" * 32, at, b"manifest")
-                put_part(txn, bucket_id, key, upload.upload_id, part)
+                put_part(txn, bucket_by_id(txn, bucket_id), key, upload.upload_id, part, 1)
 
         self.kv.commit(make)
 

@@ -116,7 +116,7 @@ class Client:
 
         def commit(txn):
             publication.apply(txn)
-            uploads.put_part(txn, bucket.id, key, upload.upload_id, part)
+            uploads.put_part(txn, bucket, key, upload.upload_id, part, self.store.writer)
 
         self.store.kv.commit(commit)
         publication.settle(True)

@@ -63,19 +63,41 @@ def restore_backup(
     `with_damage`: packs of which a piece is damaged or missing at the place are left out, and named; metadata never.
     Raises BackupError, KvError, OSError; then the directory holds no store, and the same call goes on.
     """
-    destination = read_destination(place)
-    manifest, checksum = _choose(place, number)
-    if manifest.store_id != destination.store_id:
-        raise BackupError(f"{place.url}: backup {manifest.number} is one of another store")
-    allowed = {"lost+found"} if manifest.has_secrets else {"lost+found", SECRET_FILE}
-    _prepare(directory, allowed)
+    manifest, checksum, destination = _choose(place, number)
+    _check_directory(directory, manifest)
+    _prepare(directory)
     run = _Run(place, directory, manifest, progress, with_damage=with_damage)
     identity = run.copy()
     run.finish(identity, destination, checksum)
     return run.report
 
 
-def _choose(place: Place, number: int | None) -> tuple[Manifest, str]:
+def plan_restore(place: Place, directory: Path, number: int | None = None) -> RestoreReport:
+    """What `restore_backup` would do. Changes and verifies nothing: it looks whether each piece is there, by its size.
+
+    `copied_bytes`: what would be copied. Raises BackupError where a restore would fail at once.
+    """
+    manifest, _, _ = _choose(place, number)
+    _check_directory(directory, manifest)
+    report = _report(place, directory, manifest)
+    for path, pieces in manifest.files.items():
+        lost = next((piece for piece in pieces if place.size(piece.name) != piece.length), None)
+        if lost is not None:
+            report.missing.setdefault(path, f"piece {lost.name} is missing or damaged")
+        if _size(directory / path) != length_of(pieces):
+            report.copied_bytes += length_of(pieces)
+    return report
+
+
+def _choose(place: Place, number: int | None) -> tuple[Manifest, str, Destination]:
+    destination = read_destination(place)
+    manifest, checksum = _read(place, number)
+    if manifest.store_id != destination.store_id:
+        raise BackupError(f"{place.url}: backup {manifest.number} is one of another store")
+    return manifest, checksum, destination
+
+
+def _read(place: Place, number: int | None) -> tuple[Manifest, str]:
     numbers = backup_numbers(place)
     if not numbers:
         raise BackupError(f"{place.url} holds no complete backup")
@@ -89,21 +111,43 @@ def _choose(place: Place, number: int | None) -> tuple[Manifest, str]:
         raise BackupError(f"{error}; choose another one by --backup ({others})") from error
 
 
-def _prepare(directory: Path, allowed: set[str]) -> None:
-    """Make the folders, or take over those of an unfinished restore."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _check_directory(directory: Path, manifest: Manifest) -> None:
+    """It is missing, empty, or an unfinished restore. Raises BackupError."""
+    if not directory.is_dir():
+        return  # a file in its place is found out when the folder is made
+    allowed = {"lost+found"} if manifest.has_secrets else {"lost+found", SECRET_FILE}
     marker = directory / UNFINISHED_RESTORE
     strangers = sorted({p.name for p in directory.iterdir()} - allowed)
     if strangers and (directory / IDENTITY_FILE).exists():
         raise BackupError(f"{directory} is a store already; name a new or an empty directory with --data")
     if strangers and not marker.exists():
         raise BackupError(f"{directory} is not empty (it holds {strangers[0]!r}); name a new one with --data")
+
+
+def _prepare(directory: Path) -> None:
+    """Make the folders, or take over those of an unfinished restore."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    marker = directory / UNFINISHED_RESTORE
     marker.write_text("A restore was begun here. Run it again, or remove this directory.\n")
     # A run before may have opened them: then they have changed.
     for name in ("meta", "journal", "checkpoint"):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in FOLDERS:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def _report(place: Place, directory: Path, manifest: Manifest) -> RestoreReport:
+    return RestoreReport(
+        url=place.url,
+        directory=str(directory),
+        number=manifest.number,
+        sequence=manifest.position.sequence,
+        created_ms=manifest.created_ms,
+        files=len(manifest.files),
+        total_bytes=manifest.total_bytes,
+        has_secrets=manifest.has_secrets,
+        missing=dict(manifest.damaged),
+    )
 
 
 class _Run:
@@ -121,17 +165,7 @@ class _Run:
         self._manifest = manifest
         self._progress = progress
         self._with_damage = with_damage
-        self.report = RestoreReport(
-            url=place.url,
-            directory=str(directory),
-            number=manifest.number,
-            sequence=manifest.position.sequence,
-            created_ms=manifest.created_ms,
-            files=len(manifest.files),
-            total_bytes=manifest.total_bytes,
-            has_secrets=manifest.has_secrets,
-            missing=dict(manifest.damaged),
-        )
+        self.report = _report(place, directory, manifest)
 
     def copy(self) -> Identity:
         """All files but `store.json`, whose content is returned."""

@@ -72,6 +72,7 @@ from vaultaire.backup.manifest import (
 from vaultaire.backup.pieces import PieceWriter, Report, prune
 from vaultaire.backup.place import BackupError, ItemMissing
 from vaultaire.backup.plan import cut_range, may_continue, missing_of
+from vaultaire.backup.rehearsal import Rehearsal
 from vaultaire.errors import StoreError
 from vaultaire.reports import put_report
 from vaultaire.secret_key import read_secret_key
@@ -111,18 +112,22 @@ def take_backup(
     keep: int | None = None,
     with_secrets: bool = True,
     full: bool = False,
+    dry_run: bool = False,
     clock: Callable[[], float] = time.time,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Copy the store as it is now to `place`. Durable, verified and complete on return.
 
     `keep`: afterwards only the newest so many backups stay (None: all). `full` trusts no earlier backup: everything is
-    read again, and pieces at the destination are compared and replaced where they are wrong.
+    read again, and pieces at the destination are compared and replaced where they are wrong. `dry_run`: nothing changes,
+    neither the store nor `place`; all is read, and the report says what would happen.
     Raises BackupError, DestinationFull; KvError, CasError for a store that cannot be read.
     """
     began = time.monotonic()
+    if dry_run:
+        place = Rehearsal(place.url, place)
     with _alone(store), place.writing(), store.operation():
-        run = _Run(store, place, full=full, progress=progress)
+        run = _Run(store, place, full=full, dry_run=dry_run, progress=progress)
         run.take(with_secrets=with_secrets, created_ms=int(clock() * 1000))
         if keep is not None:
             prune(place, keep, run.report)
@@ -148,8 +153,11 @@ def _alone(store: Store) -> Iterator[None]:
 class _Run:
     """One call of `take_backup`."""
 
-    def __init__(self, store: Store, place: Place, *, full: bool, progress: Callable[[Report], None]) -> None:
+    def __init__(
+        self, store: Store, place: Place, *, full: bool, dry_run: bool, progress: Callable[[Report], None]
+    ) -> None:
         self._store = store
+        self._dry_run = dry_run
         self._place = place
         self.report = Report(place.url)
         self._destination = open_destination(place, store.identity.store_id)
@@ -176,7 +184,8 @@ class _Run:
         self._place.put_new(manifest.name, encoded)
         self._place.flush()
         self._describe(manifest)
-        self._remember(manifest, checksum_of(encoded))
+        if not self._dry_run:
+            self._remember(manifest, checksum_of(encoded))
 
     def _copy_moment(self, with_secrets: bool) -> tuple[Files, _Moment]:
         for _ in range(_ATTEMPTS):
@@ -201,6 +210,8 @@ class _Run:
         try:
             return self._try_history(anew=self._history_anew)
         except (checkpoints.CorruptCheckpoint, CorruptJournal) as error:
+            if self._dry_run:
+                raise BackupError(f"{error}; a backup would write a new checkpoint first") from error
             # LMDB serves: a checkpoint of it (every row is verified) makes the damaged file superfluous.
             self.report.warn(f"{error}; a new checkpoint was written instead")
             self._store.kv.write_checkpoint()

@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
 import click
 
 from vaultaire.cli.options import data_option
-from vaultaire.cli.output import Failure, Progress, binary_size, print_lines, print_table
+from vaultaire.cli.output import Failure, binary_size, own_command, print_lines, print_table
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,7 @@ place_argument = click.argument("place", metavar="DIR|s3://BUCKET/PREFIX")
 @click.option("--full", is_flag=True, help="Read everything again, and mend what is damaged in the backups.")
 @click.option("--check", is_flag=True, help="Take no backup: verify every byte of those that are there.")
 @click.option("--list", "as_list", is_flag=True, help="Take no backup: show those that are there.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; read all, and say what would be copied.")
 @click.option("--backup", "number", type=click.IntRange(min=1), help="With --check: only this one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 def command(
@@ -48,6 +51,7 @@ def command(
     full: bool,
     check: bool,
     as_list: bool,
+    dry_run: bool,
     number: int | None,
     as_json: bool,
 ) -> None:
@@ -56,9 +60,9 @@ def command(
     Only what is new since the last backup there is copied. The backup holds secret.key, hence all access keys: whoever
     can read it has everything.
     """
-    if (check or as_list) and (keep or without_secrets or full):
+    if (check or as_list) and (keep or without_secrets or full or dry_run):
         raise click.UsageError(
-            "--check and --list take no backup; leave --keep, --without-secrets and --full out"
+            "--check and --list take no backup; leave --keep, --without-secrets, --full and --dry-run out"
         )
     if check and as_list:
         raise click.UsageError("choose one of --check and --list")
@@ -69,7 +73,8 @@ def command(
     elif as_list:
         _list(open_place(place, create=False), as_json)
     else:
-        _take(place, data, keep=keep, with_secrets=not without_secrets, full=full, as_json=as_json)
+        options = _Options(keep=keep, with_secrets=not without_secrets, full=full, dry_run=dry_run)
+        _take(place, data, options, as_json=as_json)
 
 
 def open_place(text: str, *, create: bool) -> Place:
@@ -91,7 +96,25 @@ def open_place(text: str, *, create: bool) -> Place:
     return FolderPlace(Path(text), create=create)
 
 
-def _take(place: str, data: Path, *, keep: int | None, with_secrets: bool, full: bool, as_json: bool) -> None:
+class _Options(TypedDict):
+    keep: int | None
+    with_secrets: bool
+    full: bool
+    dry_run: bool
+
+
+def _place_of(text: str, *, dry_run: bool) -> Place:
+    """To write to; of a dry run a missing folder is an empty place, and stays missing. Raises BackupError."""
+    from pathlib import Path
+
+    from vaultaire.backup.rehearsal import Rehearsal
+
+    if dry_run and "://" not in text and not Path(text).exists():
+        return Rehearsal(str(Path(text).absolute()), None)
+    return open_place(text, create=not dry_run)
+
+
+def _take(place: str, data: Path, options: _Options, *, as_json: bool) -> None:
     from pathlib import Path
 
     from vaultaire.backup.taking import take_backup
@@ -104,25 +127,35 @@ def _take(place: str, data: Path, *, keep: int | None, with_secrets: bool, full:
     with Store.open(data, kind="command") as store, Progress() as progress:
         report = take_backup(
             store,
-            open_place(place, create=True),
-            keep=keep,
-            with_secrets=with_secrets,
-            full=full,
-            progress=lambda so_far: progress.show(
-                f"read {binary_size(so_far.read_bytes)}, copied {binary_size(so_far.new_bytes)}"
-            ),
+            _place_of(place, dry_run=options["dry_run"]),
+            **options,
+            progress=lambda so_far: progress.advance("read", so_far.read_bytes, unit="bytes"),
         )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report)))
+        click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": options["dry_run"]}))
+    elif options["dry_run"]:
+        print_lines([(line, "") for line in _forecast(report)])
     else:
         print_lines([(line, "") for line in _summary(report)])
     for warning in report.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if report.damaged:
         raise Failure(
-            f"the backup is complete, but {len(report.damaged)} file(s) of the store are damaged and were copied as "
+            f"{'the backup would be' if options['dry_run'] else 'the backup is'} complete, but {len(report.damaged)} file(s) of the store are damaged and were copied as "
             f"they are: {_named(report.damaged)}. Run `vaultaire verify` to see what is affected"
         )
+
+
+def _forecast(report: Report) -> list[str]:
+    lines = [
+        f"would make backup {report.number} in {report.url}: {binary_size(report.total_bytes)}, of which "
+        f"{binary_size(report.new_bytes)} would be copied"
+    ]
+    if report.removed:
+        lines.append(
+            f"would remove {len(report.removed)} older backups: {', '.join(map(str, report.removed))}"
+        )
+    return [*lines, "nothing was changed; the same command without --dry-run does it"]
 
 
 def _summary(report: Report) -> list[str]:
@@ -137,6 +170,9 @@ def _summary(report: Report) -> list[str]:
         lines.append("it holds secret.key: whoever can read it can use every access key")
     else:
         lines.append("it does not hold secret.key: a store restored from it needs new access keys")
+    place = shlex.quote(report.url)
+    lines.append(f"verify it with: {own_command()} backup {place} --check")
+    lines.append(f"restore it with: {own_command()} restore {place} --data NEW-DIRECTORY")
     return lines
 
 
@@ -145,7 +181,9 @@ def _check(place: Place, number: int | None, as_json: bool) -> None:
 
     with Progress() as progress:
         report = check_backups(
-            place, number, progress=lambda so_far: progress.show(f"verified {binary_size(so_far.read_bytes)}")
+            place,
+            number,
+            progress=lambda so_far: progress.advance("verified", so_far.read_bytes, unit="bytes"),
         )
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "is_whole": report.is_whole}))

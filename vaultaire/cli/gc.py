@@ -7,20 +7,20 @@ maintenance process stands back meanwhile, and requests that began before are wa
 from __future__ import annotations
 
 import json
-import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
 
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import binary_size, print_lines
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vaultaire.cli.output import Line
-    from vaultaire.collection import Preview, Progress, State
+    from vaultaire.collection import Preview
+    from vaultaire.collection import Progress as Collected
 
 
 @click.command("gc")
@@ -45,27 +45,18 @@ def command(data: Path, dry_run: bool, as_json: bool) -> None:
             progress = preview.progress
             click.echo(json.dumps(preview_dict(preview))) if as_json else print_lines(preview_lines(preview))
         else:
-            progress = collector.run(_Narrator() if sys.stderr.isatty() else lambda state, progress: None)
+            with Progress() as shown:
+                progress = collector.run(lambda _, so_far: shown.show(_narrated(so_far)))
             click.echo(json.dumps(progress.as_dict())) if as_json else print_lines(lines(progress))
     if not progress.complete or progress.kept_packs:
         click.get_current_context().exit(1)
 
 
-class _Narrator:
-    """Says on a terminal what is being done."""
-
-    def __init__(self) -> None:
-        self._said = ""
-        self._since = time.monotonic()
-
-    def __call__(self, state: State, progress: Progress) -> None:
-        text = f"{progress.step} ({binary_size(progress.freed_bytes)} freed so far)"
-        if text != self._said:
-            self._said = text
-            click.echo(text, err=True)
+def _narrated(progress: Collected) -> str:
+    return f"{progress.step} ({binary_size(max(0, progress.freed_bytes))} freed so far)"
 
 
-def lines(progress: Progress) -> list[Line]:
+def lines(progress: Collected) -> list[Line]:
     told: list[Line] = [
         (
             f"freed {binary_size(max(0, progress.freed_bytes))}: removed {progress.removed_packs:,} packs of "
@@ -102,7 +93,7 @@ def preview_dict(preview: Preview) -> dict[str, object]:
     }
 
 
-def _troubles(progress: Progress) -> list[Line]:
+def _troubles(progress: Collected) -> list[Line]:
     told: list[Line] = []
     if progress.kept_packs:
         told.append(

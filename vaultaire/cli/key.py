@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaultaire.cli.completing import complete_access_key
 from vaultaire.cli.key_limit import limit
 from vaultaire.cli.options import Duration, data_option
 from vaultaire.cli.output import Failure, Line, own_command, print_lines, print_table
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vaultaire.access import KeyInfo, Principal
     from vaultaire.key_limits import Limits
+    from vaultaire.store import Store
 
 ROLES = ("admin", "read-write", "read-only", "append-only")
 PRESETS = ("restic",)
@@ -148,7 +150,28 @@ def _add(data: Path, principal: Principal) -> list[str]:
         with store.kv.snapshot() as reader:
             keyring = Keyring.load(data, reader)
         store.kv.commit(lambda txn: keyring.put_key(txn, principal, now_ms=_now_ms()))
+        _note(store, "CreateKey", principal)
     return []
+
+
+def _note(store: Store, action: str, principal: Principal, **more: object) -> None:
+    """For the audit log."""
+    from vaultaire.audit_log import note_command
+
+    limits = principal.limits
+    note_command(
+        store,
+        action,
+        access_key=principal.access_key,
+        tenant=principal.tenant,
+        role=principal.role,
+        root=principal.root,
+        scopes=[str(scope) for scope in limits.scopes],
+        exempt=[prefix.decode(errors="replace") for prefix in limits.exempt],
+        expires_ms=limits.expires_ms or None,
+        disabled=limits.disabled,
+        **more,
+    )
 
 
 def _start_over(data: Path, root: Principal) -> list[str]:
@@ -162,7 +185,9 @@ def _start_over(data: Path, root: Principal) -> list[str]:
                 Keyring.load(data, reader)
         except SecretKeyError:
             keyring = Keyring.replace_secret_key(data)
-            return store.kv.commit(lambda txn: keyring.reset(txn, root, now_ms=_now_ms()))
+            dropped = store.kv.commit(lambda txn: keyring.reset(txn, root, now_ms=_now_ms()))
+            _note(store, "ResetKeys", root, dropped=dropped)
+            return dropped
     raise Failure(
         "secret.key is in order: nothing to start over for; make another root key with --root alone"
     )
@@ -254,7 +279,7 @@ def _moment(unix_ms: int) -> str:
 
 @command.command("rotate")
 @data_option
-@click.argument("access_key")
+@click.argument("access_key", shell_complete=complete_access_key)
 @click.option(
     "--grace",
     type=Duration(),
@@ -278,6 +303,7 @@ def rotate(data: Path, access_key: str, grace: float, at_once: bool, as_json: bo
         successor = store.kv.commit(
             lambda txn: keyring.rotate(txn, access_key, fresh, now_ms=_now_ms(), grace_ms=grace_ms)
         )
+        _note(store, "RotateKey", successor, replaces=access_key, grace_seconds=grace_ms / 1000)
     if as_json:
         click.echo(json.dumps(_as_dict(successor)))
         return
@@ -288,21 +314,31 @@ def rotate(data: Path, access_key: str, grace: float, at_once: bool, as_json: bo
 
 @command.command("disable")
 @data_option
-@click.argument("access_key")
-def disable(data: Path, access_key: str) -> None:
+@click.argument("access_key", shell_complete=complete_access_key)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def disable(data: Path, access_key: str, as_json: bool) -> None:
     """Refuse requests that are signed with ACCESS_KEY, until it is enabled again."""
     _set_disabled(data, access_key, disabled=True)
-    click.echo(f"disabled access key {access_key}; undo it with: vaultaire key enable {access_key}")
+    _told(
+        as_json,
+        {"access_key": access_key, "disabled": True},
+        f"disabled access key {access_key}; undo it with: {own_command()} key enable {access_key}",
+    )
 
 
 @command.command("enable")
 @data_option
-@click.argument("access_key")
-def enable(data: Path, access_key: str) -> None:
+@click.argument("access_key", shell_complete=complete_access_key)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def enable(data: Path, access_key: str, as_json: bool) -> None:
     """Accept requests that are signed with ACCESS_KEY again."""
     limits = _set_disabled(data, access_key, disabled=False)
     expired = "" if limits.active(_now_ms()) else "; it has expired, so rotate it or create another"
-    click.echo(f"enabled access key {access_key}{expired}")
+    _told(as_json, {"access_key": access_key, "disabled": False}, f"enabled access key {access_key}{expired}")
+
+
+def _told(as_json: bool, document: dict[str, object], text: str) -> None:
+    click.echo(json.dumps(document) if as_json else text)
 
 
 def _set_disabled(data: Path, access_key: str, *, disabled: bool) -> Limits:
@@ -313,22 +349,26 @@ def _set_disabled(data: Path, access_key: str, *, disabled: bool) -> Limits:
         with store.kv.snapshot() as reader:
             keyring = Keyring.load(data, reader)
 
-        def change(txn: Any) -> Limits:  # noqa: ANN401  # a transaction: its type is not imported at start-up
+        def change(txn: Any) -> Principal:  # noqa: ANN401  # a transaction: its type is not imported at start-up
             principal = keyring.lookup(txn, access_key)
             if principal is None:
                 raise UnknownAccessKey(access_key)
             limits = dataclasses.replace(principal.limits, disabled=disabled)
-            return keyring.set_limits(txn, access_key, limits).limits
+            return keyring.set_limits(txn, access_key, limits)
 
-        return store.kv.commit(change)
+        principal = store.kv.commit(change)
+        _note(store, "DisableKey" if disabled else "EnableKey", principal)
+        return principal.limits
 
 
 @command.command("delete")
 @data_option
-@click.argument("access_key")
-def delete(data: Path, access_key: str) -> None:
+@click.argument("access_key", shell_complete=complete_access_key)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def delete(data: Path, access_key: str, as_json: bool) -> None:
     """Delete ACCESS_KEY: requests signed with it are refused from now on."""
     from vaultaire.access import Keyring
+    from vaultaire.audit_log import note_command
     from vaultaire.last_used import forget_last_used
     from vaultaire.plans import put_plan, subject_of_key
     from vaultaire.store import Store
@@ -340,7 +380,12 @@ def delete(data: Path, access_key: str) -> None:
 
     with Store.open(data, kind="command") as store:
         store.kv.commit(remove)
-    click.echo(f"deleted access key {access_key}; what was stored with it stays with its tenant")
+        note_command(store, "DeleteKey", access_key=access_key)
+    _told(
+        as_json,
+        {"access_key": access_key, "deleted": True},
+        f"deleted access key {access_key}; what was stored with it stays with its tenant",
+    )
 
 
 command.add_command(limit)

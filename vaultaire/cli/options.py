@@ -1,24 +1,35 @@
-"""Option types and options that commands share; every value is parsed here, once."""
+"""Option types and options that commands share; every value is parsed here, once.
+
+The settings of the server become options here (`settings_options`), and all commands find the directory of the store by
+`data_option`: option, then VAULTAIRE_DATA, then `data` of the configuration file, then the default. The file is read at
+most once, and only by a command that needs it.
+"""
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from vaultaire.s3.addressing import parse_domain
+from vaultaire.config_resolve import Resolution, parse_texts, resolve, resolve_one, unknown_variables
+from vaultaire.config_settings import BY_NAME, CONFIG_VARIABLE, DEFAULT_DATA, SETTINGS
+from vaultaire.config_values import parse_seconds, parse_size
+from vaultaire.plans import PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEFAULT_DATA = "./vaultaire-data"
+    from vaultaire.config_file import ConfigFile
+    from vaultaire.config_settings import Setting
+    from vaultaire.plans import Plan
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", re.IGNORECASE)
-_UNIT_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+__all__ = ["DEFAULT_DATA", "ByteSize", "Duration", "data_option", "settings_of", "settings_options"]
+
+_GIVEN: Final = "vaultaire.settings"  # keys of click's `meta`, which all contexts of a call share
+_FILE: Final = "vaultaire.file"
+_CHOSEN: Final = "vaultaire.file.chosen"
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -30,16 +41,10 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic only since
         self.minimum = minimum
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(str(value).strip())
-        if match is None or (not match[2] and match[3].lower() not in ("", "b")):
-            self.fail(f"{value!r} is no size; write for example 192MiB", param, ctx)
-        base = 1000 if match[2] and match[3].lower() == "b" else 1024
-        count = int(float(match[1]) * base ** _POWERS[match[2].lower()])
-        if count < self.minimum:
-            self.fail(f"{value!r} is too small; the least is {self.minimum >> 20}MiB", param, ctx)
-        return count
+        try:
+            return value if isinstance(value, int) else parse_size(str(value), self.minimum)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -48,65 +53,117 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only since
     name = "seconds"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        match = _SECONDS.fullmatch(str(value).strip())
-        seconds = float(match[1]) * _UNIT_SECONDS[match[2].lower()] if match else 0.0
-        if seconds <= 0:
-            self.fail(f"{value!r} is no time above zero; write for example 30 or 30s", param, ctx)
-        return seconds
+        try:
+            return value if isinstance(value, float) else parse_seconds(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-class ListenAddress(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """HOST:PORT as (host, port); an IPv6 address stands in brackets. Port 0: any free one."""
-
-    name = "host:port"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        host, colon, port = str(value).rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        if bracketed:
-            host = host[1:-1]
-        well_formed = colon and host and port.isascii() and port.isdigit() and int(port) <= 65535
-        if not well_formed or (":" in host) != bracketed:
-            self.fail(
-                f"{value!r} is not HOST:PORT; write for example 127.0.0.1:9000, [::1]:9000, "
-                "or 0.0.0.0:9000 for all addresses of this machine",
-                param,
-                ctx,
-            )
-        return host, int(port)
+def chosen_file(ctx: click.Context) -> Path | None:
+    """By the option `--config`."""
+    chosen: Path | None = ctx.meta.get(_CHOSEN)
+    return chosen
 
 
-class Domain(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """s3.example.org: a name in DNS, without port, in lower case."""
+def config_file(ctx: click.Context) -> ConfigFile | None:
+    """The file that holds for this call, read once. Raises ConfigError."""
+    if _FILE not in ctx.meta:
+        from vaultaire.config_file import find_file, read_file
 
-    name = "name"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        domain = parse_domain(str(value).strip())
-        if domain is None:
-            self.fail(f"{value!r} is no domain; write for example s3.example.org", param, ctx)
-        return domain
+        path = find_file(chosen_file(ctx), os.environ)
+        ctx.meta[_FILE] = None if path is None else read_file(path)
+    found: ConfigFile | None = ctx.meta[_FILE]
+    return found
 
 
-def _absolute(_: click.Context, __: click.Parameter, value: Path) -> Path:
-    return value.absolute()
+def known_plans(ctx: click.Context) -> dict[str, Plan]:
+    """Built in and of the configuration file. Raises ConfigError."""
+    file = config_file(ctx)
+    return {**PLANS, **(file.plans if file is not None else {})}
+
+
+def settings_of(ctx: click.Context) -> Resolution:
+    """All settings as they hold for this call. Raises ConfigError if the file cannot be used."""
+    return resolve(ctx.meta.get(_GIVEN, {}), os.environ, config_file(ctx))
 
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--data DIR`, as an absolute path in the parameter `data`."""
+    """`--data DIR`, as an absolute path in the parameter `data`; and `--config FILE`, which may name it too."""
+    return _config_option(_option(BY_NAME["data"], _take_data, expose_value=True)(command))
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All settings as options; `settings_of` has them. `data` is a parameter."""
+    for setting in reversed([each for each in SETTINGS if each.has_option and each.name != "data"]):
+        command = _option(setting, _take_setting, expose_value=False)(command)
+    return _config_option(_option(BY_NAME["data"], _take_data_strictly, expose_value=True)(command))
+
+
+def _option(
+    setting: Setting,
+    callback: Callable[[click.Context, click.Parameter, Any], object],
+    *,
+    expose_value: bool,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    default = f"; default: {setting.shown_default}" if setting.shown_default else ""
+    repeat = " May be repeated." if setting.many else ""
     return click.option(
-        "--data",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_DATA,
-        show_default=True,
-        envvar="VAULTAIRE_DATA",
-        show_envvar=True,
-        callback=_absolute,
-        help="Directory of the store.",
+        setting.option,
+        setting.name,
+        metavar=setting.kind.metavar,
+        multiple=setting.many,
+        callback=callback,
+        expose_value=expose_value,
+        is_eager=setting.name == "data",
+        help=f"{setting.help}{repeat}  [env var: {setting.variable}{default}]",
+    )
+
+
+def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_take_config,
+        help=f"Configuration file.  [env var: {CONFIG_VARIABLE}; default: vaultaire.toml here or in /etc, if there is one]",
     )(command)
+
+
+def _take_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    ctx.meta[_CHOSEN] = value
+
+
+def _take_setting(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...] | None) -> None:
+    if value is None or value == ():
+        return
+    setting = BY_NAME[str(param.name)]
+    texts = (value,) if isinstance(value, str) else value
+    try:
+        parsed = parse_texts(setting, texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    ctx.meta.setdefault(_GIVEN, {})[setting.name] = (parsed, " ".join(texts))
+
+
+def _take_data(ctx: click.Context, param: click.Parameter, value: str | None) -> Path:
+    data = _take_data_strictly(ctx, param, value)
+    if not ctx.resilient_parsing:
+        for problem in unknown_variables(os.environ):
+            click.echo(f"Warning: {problem}", err=True)
+    return data
+
+
+def _take_data_strictly(ctx: click.Context, param: click.Parameter, value: str | None) -> Path:
+    """For commands that take up all settings, and refuse themselves what is unknown."""
+    from vaultaire.config_file import ConfigError
+
+    _take_setting(ctx, param, value)
+    setting, given = BY_NAME["data"], ctx.meta.get(_GIVEN, {})
+    decided = setting.name in given or bool(os.environ.get(setting.variable))
+    try:
+        found = resolve_one(setting, given, os.environ, None if decided else config_file(ctx))
+    except ValueError as error:
+        raise ConfigError([f"{setting.variable}: {error}"]) from error
+    data: Path = found.value
+    return data

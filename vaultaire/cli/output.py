@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
-import time
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -26,9 +26,22 @@ class Failure(click.ClickException):
 
     exit_code = 1
 
+    def format_message(self) -> str:
+        """With the commands that it advises as they can be called here (`.venv/bin/vaultaire`, if that is how)."""
+        from vaultaire.cli import command_names
+
+        advised = rf"(?<![\w/.-])vaultaire(?= (?:{'|'.join(command_names())})\b)"
+        return re.sub(advised, lambda _: own_command(), self.message)
+
 
 class WrongDirectory(Failure):
     """The directory is no store."""
+
+    exit_code = 2
+
+
+class WrongConfiguration(Failure):
+    """Options, environment and file together make no configuration."""
 
     exit_code = 2
 
@@ -104,27 +117,3 @@ def own_command() -> str:
     if os.path.basename(called) != "vaultaire" or (found and os.path.samefile(found, called)):
         return "vaultaire"
     return shlex.quote(os.path.abspath(called))
-
-
-class Progress:
-    """One line on standard error that says how far a long command has come; nothing unless that is a terminal."""
-
-    def __init__(self, every_seconds: float = 1.0) -> None:
-        self._every = every_seconds
-        self._next = time.monotonic() + every_seconds
-        self._shown = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            click.echo("\r\033[K", nl=False, err=True)
-
-    def show(self, text: str) -> None:
-        """Cheap to call often."""
-        if time.monotonic() < self._next or not sys.stderr.isatty():
-            return
-        self._next = time.monotonic() + self._every
-        self._shown = True
-        click.echo(f"\r\033[K{text}", nl=False, err=True)

@@ -10,6 +10,8 @@ import click
 
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import Failure, print_lines
+from vaultaire.cli.progress import Progress
+from vaultaire.cli.verify import told_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,21 +34,41 @@ if TYPE_CHECKING:
     is_flag=True,
     help="If the names cannot be rebuilt, give them up and keep the chunks: uploading again costs no space.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Change nothing; read the metadata, and say what would come of it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    data: Path, identity_from_packs: bool, accept_loss: bool, forget_names: bool, as_json: bool
+    data: Path,
+    identity_from_packs: bool,
+    accept_loss: bool,
+    forget_names: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Rebuild the metadata from checkpoint and journal, mend packs' footers, and name what is lost.
 
     The server must be stopped. A start does the first by itself when it has to; this is for when it says it cannot.
     """
-    from vaultaire.rebuild import rebuild_store
+    from vaultaire.rebuild import plan_rebuild, rebuild_store
 
-    report = rebuild_store(
-        data, identity_from=identity_from_packs, accept_loss=accept_loss, forget_names=forget_names
-    )
+    if dry_run:
+        report = plan_rebuild(
+            data, identity_from=identity_from_packs, accept_loss=accept_loss, forget_names=forget_names
+        )
+    else:
+        with Progress() as progress:
+            report = rebuild_store(
+                data,
+                identity_from=identity_from_packs,
+                accept_loss=accept_loss,
+                forget_names=forget_names,
+                on_progress=told_by(progress),
+            )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
+    elif dry_run:
+        print_lines([(line, "") for line in _forecast(report)])
     else:
         print_lines([(line, "") for line in _summary(report)])
     for warning in report.warnings:
@@ -57,6 +79,20 @@ def command(
             f"these packs are not whole: {named}. {len(report.unreadable):,} objects cannot be read because of that (they "
             "are listed above). Put the packs back from a backup: `vaultaire restore` makes them in another directory"
         )
+
+
+def _forecast(report: RebuildReport) -> list[str]:
+    metadata = {
+        "rebuilt": f"would rebuild the metadata up to sequence {report.sequence}, the last change there is",
+        "kept": f"would keep LMDB, which is whole, up to sequence {report.sequence}",
+        "cut": f"would go back to the newest state that is whole, of sequence {report.sequence}",
+        "empty": "would forget the names, and keep the chunks of the packs",
+    }
+    lines = [metadata[report.metadata]]
+    if report.lost_changes:
+        lines.append(f"changes {report.lost_changes[0]} to {report.lost_changes[1]} would be lost")
+    lines.append(f"{report.packs:,} packs are there; they were not looked into")
+    return [*lines, "nothing was changed; the same command without --dry-run does it"]
 
 
 def _summary(report: RebuildReport) -> list[str]:

@@ -7,13 +7,14 @@ Exit status: 0 everything is whole, 1 something is lost or could not be mended.
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import print_lines
+from vaultaire.cli.progress import Progress
+from vaultaire.cli.verify import told_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +39,8 @@ def command(ctx: click.Context, data: Path, dry_run: bool, as_json: bool) -> Non
     from vaultaire.repair import repair
     from vaultaire.store import Store
 
-    with Store.open(data, kind="command") as store:
-        result = repair(store, dry_run=dry_run, on_progress=_show_progress)
-    _clear_progress()
+    with Store.open(data, kind="command") as store, Progress() as progress:
+        result = repair(store, dry_run=dry_run, on_progress=told_by(progress))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -89,14 +89,3 @@ def _done(each: Mended, would: str) -> list[str]:
     if each.lost:
         done.append(f"{sum(stop - start for start, stop in each.lost):,} bytes are beyond repair")
     return done
-
-
-def _show_progress(stage: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        part = f" {100 * done // total} %" if total else f" {done:,}" if done else ""
-        click.echo(f"\r{stage}{part}".ljust(40), nl=False, err=True)
-
-
-def _clear_progress() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r" + " " * 40 + "\r", nl=False, err=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import sys
+import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -18,217 +17,57 @@ from typing import TYPE_CHECKING
 import click
 
 from vaultaire.cli.endpoint import Endpoint, plan_endpoint, read_endpoint, url_of, write_endpoint
-from vaultaire.cli.options import ByteSize, Domain, Duration, ListenAddress, data_option
+from vaultaire.cli.options import settings_of, settings_options
 from vaultaire.cli.output import Failure, own_command, print_lines, version
 from vaultaire.cli.welcome import Start, welcome
-from vaultaire.config import MIB, ServeConfig
-from vaultaire.plans import DEFAULT_PLAN, PLANS
+from vaultaire.config_file import ConfigError
+from vaultaire.config_resolve import serve_config
+from vaultaire.config_settings import BY_NAME
 
 if TYPE_CHECKING:
     from vaultaire.access import Principal, RootKey
+    from vaultaire.config import ServeConfig
+    from vaultaire.config_resolve import Resolution
 
 log = logging.getLogger(__name__)
 
-ROOT_ACCESS_KEY = "VAULTAIRE_ROOT_ACCESS_KEY"
-ROOT_SECRET_KEY = "VAULTAIRE_ROOT_SECRET_KEY"
-
-
-def default_workers() -> int:
-    """One up to 2 cores (another process would only compete with it), then half of them, for threads use the rest."""
-    if sys.platform == "darwin":  # no robust semaphores: a killed worker could stop its siblings
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
-
-
-_FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, path_type=Path)
-
 
 @click.command("serve")
-@data_option
-@click.option(
-    "--listen",
-    type=ListenAddress(),
-    default="127.0.0.1:9000",
-    show_default=True,
-    envvar="VAULTAIRE_LISTEN",
-    show_envvar=True,
-    help="Address to listen on; 0.0.0.0:9000 is all of this machine's.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    envvar="VAULTAIRE_WORKERS",
-    show_envvar=True,
-    help="Server processes.  [default: half the cores]",
-)
-@click.option(
-    "--tls-cert",
-    type=_FILE,
-    envvar="VAULTAIRE_TLS_CERT",
-    show_envvar=True,
-    help="Certificate chain (PEM): https.",
-)
-@click.option(
-    "--tls-key", type=_FILE, envvar="VAULTAIRE_TLS_KEY", show_envvar=True, help="Its private key (PEM)."
-)
-@click.option(
-    "--stall-timeout",
-    type=Duration(),
-    default="30",
-    show_default=True,
-    envvar="VAULTAIRE_STALL_TIMEOUT",
-    show_envvar=True,
-    help="Drop a client that makes no progress for so many seconds.",
-)
-@click.option(
-    "--head-timeout",
-    type=Duration(),
-    default="15",
-    show_default=True,
-    envvar="VAULTAIRE_HEAD_TIMEOUT",
-    show_envvar=True,
-    help="Seconds a client has to send the head of a request.",
-)
-@click.option(
-    "--grace",
-    type=Duration(),
-    default="10",
-    show_default=True,
-    envvar="VAULTAIRE_GRACE",
-    show_envvar=True,
-    help="Seconds from SIGTERM to exit, for running requests to end.",
-)
-@click.option(
-    "--memory-budget",
-    type=ByteSize(16 * MIB),
-    default="192MiB",
-    show_default=True,
-    envvar="VAULTAIRE_MEMORY_BUDGET",
-    show_envvar=True,
-    help="Memory for everything that is held for clients, per worker.",
-)
-@click.option(
-    "--collection-rate",
-    type=ByteSize(0),
-    default="64MiB",
-    show_default=True,
-    envvar="VAULTAIRE_COLLECTION_RATE",
-    show_envvar=True,
-    help="Bytes a second that collection may copy to give back the space of what was deleted; 0: no limit.",
-)
-@click.option(
-    "--upload-expiry",
-    type=click.FloatRange(0),
-    default=7,
-    show_default=True,
-    envvar="VAULTAIRE_UPLOAD_EXPIRY",
-    show_envvar=True,
-    help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
-)
-@click.option(
-    "--parity",
-    type=click.IntRange(0, 100),
-    envvar="VAULTAIRE_PARITY",
-    show_envvar=True,
-    metavar="PERCENT",
-    help="Parity beside the packs, to mend damage: percent of their size, 0 for none; kept in the store."
-    "  [default: 10]",
-)
-@click.option(
-    "--scrub-days",
-    type=click.FloatRange(0, 3650),
-    default=7.0,
-    show_default=True,
-    envvar="VAULTAIRE_SCRUB_DAYS",
-    show_envvar=True,
-    help="Read and verify everything once in so many days; 0 turns it off.",
-)
-@click.option(
-    "--domain",
-    "domains",
-    type=Domain(),
-    multiple=True,
-    envvar="VAULTAIRE_DOMAIN",
-    show_envvar=True,
-    help="Serve buckets as hosts BUCKET.NAME too; may be given several times.",
-)
-@click.option(
-    "--plan",
-    type=click.Choice(list(PLANS)),
-    default=DEFAULT_PLAN,
-    show_default=True,
-    envvar="VAULTAIRE_PLAN",
-    show_envvar=True,
-    help="Limit of tenants that have none of their own: stored.ge 1,000 requests a minute, stored.cloud 10,000.",
-)
+@settings_options
 @click.pass_context
-def command(
-    ctx: click.Context,
-    data: Path,
-    listen: tuple[str, int],
-    workers: int | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    stall_timeout: float,
-    head_timeout: float,
-    grace: float,
-    memory_budget: int,
-    collection_rate: int,
-    upload_expiry: float,
-    parity: int | None,
-    scrub_days: float,
-    domains: tuple[str, ...],
-    plan: str,
-) -> None:
+def command(ctx: click.Context, data: Path) -> None:
     """Run the server; the first start creates the store and its root key.
 
     \b
+    What holds is the option, else the environment variable, else the
+    configuration file, else the default: see `vaultaire config show`.
     VAULTAIRE_ROOT_ACCESS_KEY and VAULTAIRE_ROOT_SECRET_KEY, if set, are the
     root key: at a first start instead of a random one, later in place of the
     one that is stored.
     """
-    if (tls_cert is None) != (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key belong together: give both, or none for plain http")
-    config = ServeConfig(
-        data=data,
-        host=listen[0],
-        port=listen[1],
-        workers=workers or default_workers(),
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        stall_timeout_seconds=stall_timeout,
-        head_timeout_seconds=head_timeout,
-        grace_seconds=grace,
-        memory_budget_bytes=memory_budget,
-        collection_bytes_per_second=collection_rate,
-        upload_expiry_days=upload_expiry,
-        parity_percent=parity,
-        scrub_days=scrub_days,
-        domains=tuple(dict.fromkeys(domains)),
-        plan=plan,
-    )
-    given = root_from_environment()
-    _check_certificate(config)
+    settings = settings_of(ctx)
+    config = serve_config(settings)
+    given = chosen_root(settings)
+    check_certificate(config)
+    check_token(config)
     ctx.exit(run(config, given))
 
 
-def root_from_environment() -> Principal | None:
-    """The root key that the operator chose, if any. Raises UsageError."""
+def chosen_root(settings: Resolution) -> Principal | None:
+    """The root key that the operator chose, if any. Raises ConfigError."""
     from vaultaire.access import InvalidKey, new_root
 
-    access_key, secret_key = os.environ.get(ROOT_ACCESS_KEY), os.environ.get(ROOT_SECRET_KEY)
-    if not access_key and not secret_key:
+    access_key, secret_key = settings.settings["root_access_key"], settings.settings["root_secret_key"]
+    if access_key.value is None:
         return None
-    if not access_key or not secret_key:
-        raise click.UsageError(f"{ROOT_ACCESS_KEY} and {ROOT_SECRET_KEY} belong together: set both, or none")
     try:
-        return new_root(access_key, secret_key)
+        return new_root(access_key.value, secret_key.value)
     except InvalidKey as error:
-        raise click.UsageError(f"{ROOT_ACCESS_KEY}, {ROOT_SECRET_KEY}: {error}") from error
+        raise ConfigError([f"{access_key.where}, {secret_key.where}: {error}"]) from error
 
 
-def _check_certificate(config: ServeConfig) -> None:
+def check_certificate(config: ServeConfig) -> None:
+    """Blocking. Raises ConfigError."""
     if config.tls_cert is None or config.tls_key is None:
         return
     import ssl
@@ -237,10 +76,24 @@ def _check_certificate(config: ServeConfig) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key)
         plan_endpoint(config, config.host, config.port)
     except (ssl.SSLError, ValueError) as error:
-        raise click.UsageError(
-            f"{config.tls_cert} and {config.tls_key} are not a certificate and its unencrypted private key in PEM "
-            f"({error})"
+        raise ConfigError(
+            [
+                f"{config.tls_cert} and {config.tls_key} are not a certificate and its unencrypted private key in PEM "
+                f"({error})"
+            ]
         ) from error
+
+
+def check_token(config: ServeConfig) -> None:
+    """Blocking. Raises ConfigError."""
+    if config.metrics_token_file is None:
+        return
+    from vaultaire.metrics.page import BadToken, read_token
+
+    try:
+        read_token(config.metrics_token_file)
+    except BadToken as error:
+        raise ConfigError([str(error)]) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +109,12 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
     Raises StoreError (its message is for the operator), OSError.
     """
     from vaultaire.access import Keyring, RootKey, new_root
+    from vaultaire.audit_log import note_command, read_audit_log, write_audit_log
+    from vaultaire.log_file import STDOUT
     from vaultaire.parity import parity_percent, set_parity_percent
     from vaultaire.store import Store
 
+    audit_log = None if config.audit_log in (None, STDOUT) else Path(config.audit_log)
     offered = given or new_root()
     now_ms = time.time_ns() // 1_000_000
     with Store.open(config.data, kind="command", create=True, by_operator=True) as store:
@@ -266,20 +122,27 @@ def prepare(config: ServeConfig, given: Principal | None) -> Prepared:
             keyring = Keyring.open_or_create(config.data, reader)
             endpoint = read_endpoint(reader)
             parity = parity_percent(reader)
+            known_audit_log = read_audit_log(reader)
             roots = keyring.root_keys(reader)
         if store.kv.read_only_reason() is not None and roots:
             root = RootKey("unchanged", offered if offered in roots else roots[0])
         else:
+            if audit_log != known_audit_log:
+                store.kv.commit(partial(write_audit_log, path=audit_log))
             if config.parity_percent is not None and config.parity_percent != parity:
                 store.kv.commit(partial(set_parity_percent, percent=config.parity_percent))
             root = store.kv.commit(
                 lambda txn: keyring.ensure_root(txn, offered, given=given is not None, now_ms=now_ms)
             )
+        if root.action != "unchanged":
+            note_command(
+                store, "CreateKey", access_key=root.principal.access_key, root=True, removed=root.removed
+            )
     if root.action == "replaced":
         log.warning(
             "root key %s taken from %s%s",
             root.principal.access_key,
-            ROOT_ACCESS_KEY,
+            BY_NAME["root_access_key"].variable,
             f"; removed: {', '.join(root.removed)}" if root.removed else ": it has a new secret",
         )
     return Prepared(root, given is not None, endpoint)
@@ -306,6 +169,8 @@ def run(config: ServeConfig, given: Principal | None) -> int:
 
 def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
     """Remember the endpoint for `vaultaire env`, then print how to use the server."""
+    from vaultaire.cli import command_names
+
     endpoint = plan_endpoint(config, config.host, port)
     if endpoint != prepared.endpoint:
         from vaultaire.store import Store
@@ -321,6 +186,12 @@ def introduce(config: ServeConfig, prepared: Prepared, port: int) -> None:
         version=version(),
         first=prepared.root.action == "created",
         secret_known=prepared.given,
+        sample=shlex.quote(str(Path(__file__).parent.parent)),
+        next_commands=tuple(
+            name
+            for name in ("stats", "du", "doctor", "key create --tenant me")
+            if name.split()[0] in command_names()
+        ),
     )
     print_lines(welcome(start))
 

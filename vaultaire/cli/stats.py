@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaultaire.cli.options import data_option
-from vaultaire.cli.output import binary_size, print_lines, print_table
+from vaultaire.cli.output import Failure, binary_size, print_lines, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,14 +24,21 @@ if TYPE_CHECKING:
 @click.command("stats")
 @data_option
 @click.option("--walk", is_flag=True, help="Count the buckets' bytes now, however long it takes.")
+@click.option("--history", is_flag=True, help="Show day by day what the store, or a bucket, held.")
+@click.option("--bucket", metavar="NAME", help="With --history: of this bucket alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
-def command(data: Path, walk: bool, as_json: bool) -> None:
+def command(data: Path, walk: bool, history: bool, bucket: str | None, as_json: bool) -> None:
     """Show what is stored and what is saved, in all and per bucket.
 
     \b
     Of a large store, unique, stored and exclusive bytes per bucket are those
     that collection counted last; their age is shown.
     """
+    if bucket is not None and not history:
+        raise click.UsageError("--bucket belongs to --history")
+    if history:
+        show_history(data, bucket, as_json)
+        return
     from vaultaire.reports import get_report
     from vaultaire.stats import collect
     from vaultaire.store import Store
@@ -52,6 +59,41 @@ def command(data: Path, walk: bool, as_json: bool) -> None:
             right=(2, 3, 4, 5, 6, 7),
         )
         print_lines(remarks(figures, time.time()))
+
+
+def show_history(data: Path, bucket: str | None, as_json: bool) -> None:
+    from index.buckets import get_bucket
+    from vaultaire import history
+    from vaultaire.bucket_writes import WHOLE_STORE
+    from vaultaire.store import Store
+
+    with Store.open(data, kind="command") as store, store.kv.snapshot() as reader:
+        bucket_id = WHOLE_STORE
+        if bucket is not None:
+            found = get_bucket(reader, bucket)
+            if found is None:
+                raise Failure(f"there is no bucket {bucket!r}; vaultaire stats shows all")
+            bucket_id = found.id
+        days = [history.as_json(day) for day in history.read_history(reader, bucket_id)]
+    if as_json:
+        click.echo(json.dumps({"bucket": bucket, "days": days}, indent=2))
+    elif days:
+        print_table(
+            ("DAY", "OBJECTS", "LOGICAL", "UNIQUE", "STORED", "EXCLUSIVE", "ADDED"),
+            [day_row(day, whole=bucket is None) for day in days],
+            right=(1, 2, 3, 4, 5, 6),
+        )
+    else:
+        print_lines([("no history yet: a running server writes it, every day", "dim")])
+
+
+def day_row(day: dict[str, Any], *, whole: bool) -> tuple[str, ...]:
+    """`whole`: of the store, of which nothing is exclusive."""
+    sizes = ("logical_bytes", "unique_bytes", "stored_bytes", "exclusive_bytes", "added_bytes")
+    shown = ["-" if day[size] is None else binary_size(day[size]) for size in sizes]
+    if whole:
+        shown[3] = "-"
+    return day["day"], f"{day['objects']:,}", *shown
 
 
 def as_dict(figures: StoreStatistics) -> dict[str, object]:

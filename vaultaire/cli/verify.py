@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from vaultaire.cli.completing import complete_bucket
 from vaultaire.cli.options import data_option
 from vaultaire.cli.output import binary_size, own_command, print_lines
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vaultaire.cli.output import Line
     from vaultaire.findings import Affected, Finding, Report
     from vaultaire.store import Store
 
-_REFRESH_SECONDS: Final = 0.25
 _SHOWN_FINDINGS: Final = 50
 _SHOWN_AFFECTED: Final = 5  # of one finding
 _SHOWN_LOST: Final = 100
@@ -37,7 +37,12 @@ _TRUTH: Final = frozenset({"journal", "checkpoint"})
 @click.command("verify")
 @data_option
 @click.option("--read-data", is_flag=True, help="Decode every chunk and recompute its id; takes more CPU.")
-@click.option("--bucket", metavar="NAME", help="Only what the objects of this bucket need.")
+@click.option(
+    "--bucket",
+    metavar="NAME",
+    shell_complete=complete_bucket,
+    help="Only what the objects of this bucket need.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(ctx: click.Context, data: Path, read_data: bool, bucket: str | None, as_json: bool) -> None:
@@ -49,20 +54,25 @@ def command(ctx: click.Context, data: Path, read_data: bool, bucket: str | None,
     from vaultaire.store import Store
     from vaultaire.verify import NoSuchBucket, verify
 
-    progress = _Progress(sys.stderr.isatty())
     with Store.open(data, kind="command") as store:
         try:
-            report = verify(store, read_data=read_data, bucket=bucket, on_progress=progress)
+            with Progress() as progress:
+                report = verify(store, read_data=read_data, bucket=bucket, on_progress=told_by(progress))
         except NoSuchBucket as error:
             raise click.UsageError(str(error)) from error
-        finally:
-            progress.clear()
         _remember(store, report)
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:
         print_lines(summary(report, f"{own_command()} repair --data {shlex.quote(str(data))}"))
     ctx.exit(0 if report.clean and not report.skipped else 1)
+
+
+def told_by(progress: Progress) -> Callable[[str, int, int], None]:
+    """Of its stages, verification counts packs in bytes."""
+    return lambda stage, done, total: progress.advance(
+        stage, done, total, "bytes" if stage == "packs" else "items"
+    )
 
 
 def _remember(store: Store, report: Report) -> None:
@@ -151,34 +161,3 @@ def _next_steps(report: Report, losses: bool, repair: str) -> list[Line]:
             ("  or upload the affected objects again: a chunk that comes again heals its copies", "dim")
         )
     return lines
-
-
-class _Progress:
-    """One line on stderr, rewritten a few times a second; nothing if that is no terminal."""
-
-    def __init__(self, visible: bool) -> None:
-        self._visible = visible
-        self._shown_at = 0.0
-        self._width = 0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not self._visible or now - self._shown_at < _REFRESH_SECONDS:
-            return
-        self._shown_at = now
-        self._write(f"{stage}: {_amount(stage, done)}{f' of {_amount(stage, total)}' if total else ''}")
-
-    def clear(self) -> None:
-        if self._width:
-            self._write("")
-            sys.stderr.write("\r")
-            sys.stderr.flush()
-
-    def _write(self, line: str) -> None:
-        sys.stderr.write(f"\r{line.ljust(self._width)}")
-        sys.stderr.flush()
-        self._width = len(line)
-
-
-def _amount(stage: str, count: int) -> str:
-    return binary_size(count) if stage == "packs" else f"{count:,}"

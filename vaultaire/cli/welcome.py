@@ -30,10 +30,16 @@ class Start:
     version: str
     first: bool
     secret_known: bool
+    sample: str = "."  # a folder that is there, for a first copy; quoted for a shell
+    next_commands: tuple[str, ...] = ("stats", "doctor")
 
     @property
     def env_command(self) -> str:
-        return f"{self.command} env --data {shlex.quote(str(self.data))}"
+        return self.call("env")
+
+    def call(self, name: str) -> str:
+        """The command `name` on this store, from any folder."""
+        return f"{self.command} {name} --data {shlex.quote(str(self.data))}"
 
 
 def exports(principal: Principal, endpoint: Endpoint) -> dict[str, str]:
@@ -79,6 +85,7 @@ def _later_start(start: Start) -> list[Line]:
         (f"Vaultaire {start.version}", "bold"),
         *_where(start),
         (f'  keys        eval "$({start.env_command})"', ""),
+        (f"  sizes       {start.call('stats')}", ""),
     ]
 
 
@@ -89,9 +96,10 @@ def _where(start: Start) -> list[Line]:
 def _recipes(start: Start) -> list[Line]:
     url = start.endpoint.url
     ca = shlex.quote(str(start.endpoint.ca_bundle)) if start.endpoint.ca_bundle else None
+    trust = f" --ca-cert {ca}" if ca else ""
     lines: list[Line] = [
         ("", ""),
-        ("# in the shell from which you use it", "bold"),
+        ("# in another terminal; Ctrl-C here stops the server", "bold"),
         (f"  {_export_line(start)}", ""),
         ("", ""),
         ("# aws cli", "bold"),
@@ -100,13 +108,17 @@ def _recipes(start: Start) -> list[Line]:
         ("", ""),
         ("# rclone", "bold"),
         (f"  {_rclone_config(start)}", ""),
-        (f"  echo hello | rclone{f' --ca-cert {ca}' if ca else ''} rcat vaultaire:my-bucket/hello.txt", ""),
+        (f"  echo hello | rclone{trust} rcat vaultaire:my-bucket/hello.txt", ""),
+        (f"  rclone{trust} copy --progress {start.sample} vaultaire:my-bucket/a-folder", ""),
         ("", ""),
         ("# restic", "bold"),
         (
             f"  restic{f' --cacert {ca}' if ca else ''} -o s3.bucket-lookup=path -r s3:{url}/my-backup init",
             "",
         ),
+        ("", ""),
+        ("# what clients stored, what the disk holds, what was saved; is all well? keys for others", "bold"),
+        *((f"  {start.call(name)}", "") for name in start.next_commands),
     ]
     if ca:
         lines += [("", ""), *_SELF_SIGNED]

@@ -94,7 +94,7 @@ def new_upload(
     services = call.services
     name = b"content-length"  # of a form, whose file may be as long
     length = plan.length if plan.length is not None else _parse_length(call.header(name), name)
-    return Upload(
+    call.upload = Upload(
         services.store.chunks,
         services.committer,
         services.budget,
@@ -106,6 +106,7 @@ def new_upload(
         end=call.end,
         claim=services.store.space.claim(length or 0),
     )
+    return call.upload
 
 
 def new_digests(plan: BodyPlan, default: Algorithm | None = None) -> Digests:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from index.buckets import get_bucket
-from index.versions import NONCE_BYTES, Change
+from index.versions import NONCE_BYTES, Change, require_room
 from vaultaire.s3 import ceiling
 from vaultaire.s3.addressing import object_url
 from vaultaire.s3.authorize import NO_RULES, Rules, decide, learn, load_rules
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from vaultaire.access import Keyring, Principal
     from vaultaire.budget import MemoryBudget
     from vaultaire.commit import Committer
+    from vaultaire.ingest import Upload
     from vaultaire.last_used import LastUsed
-    from vaultaire.plans import Plan
+    from vaultaire.plans import PlanBook
     from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
+    from vaultaire.s3.observation import Observation
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
     from vaultaire.threads import Threads
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 XML_TYPE = (b"content-type", b"application/xml")
+
+
+def _ignore(observation: Observation) -> None:
+    del observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +65,10 @@ class Services:
     on_damage: Callable[[KvError], None]  # the metadata shows damage: it has to be rebuilt
     last_used: LastUsed
     rates: Rates
-    plan: Plan  # of tenants that have none of their own
+    plans: PlanBook
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # whose subdomains are buckets
+    observe: Callable[[Observation], None] = _ignore  # every request when it is over; must not raise nor wait
 
 
 @dataclass(slots=True)
@@ -101,6 +108,10 @@ class Call:
     admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
     end: Callable[[], None] | None = None  # ends the connection, from outside
+    upload: Upload | None = None  # of this request's body, for who observes
+    deleted: list[tuple[bytes, str | None, str | None]] | None = (
+        None  # DeleteObjects: key, version, error; likewise
+    )
 
     @property
     def store(self) -> Store:
@@ -159,6 +170,17 @@ class Call:
     def require_bucket(self) -> BucketRecord:
         """The bucket as it was when the request began. Raises NoSuchBucket, AccessDenied."""
         return self._allowed(self.bucket_name, self.found_bucket)
+
+    def require_room(self, size: int) -> None:
+        """That an object of `size` bytes could be put at this request's key now. Raises QuotaExceeded, NoSuchBucket, ...
+
+        So that a hopeless upload is refused before its body; the commit decides.
+        """
+        bucket = self.require_bucket()
+        if bucket.limited:
+            assert self.key is not None
+            with self.store.kv.snapshot() as reader:
+                require_room(reader, bucket, self.key, size)
 
     def bucket(self, reader: Reader, name: str | None = None) -> BucketRecord:
         """The bucket of this request (or `name`) as `reader` sees it. Raises NoSuchBucket, AccessDenied."""

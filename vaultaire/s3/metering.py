@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vaultaire.access import ROOT_TENANT
-from vaultaire.plans import get_plans, subject_of_key, subject_of_tenant
+from vaultaire.plans import subject_of_key, subject_of_tenant
 from vaultaire.s3.errors import S3Error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
     from index.kv import Reader
     from index.records import BucketRecord
     from vaultaire.access import Principal
-    from vaultaire.plans import Plan
+    from vaultaire.plans import Plan, PlanBook
     from vaultaire.rates import Rates
 
-    Event = MutableMapping[str, Any]
     Charges = tuple[tuple[str, Plan], ...]
 
 NO_CHARGES: Charges = ()
 
 
 def charges_of(
-    reader: Reader, principal: Principal | None, bucket: BucketRecord | None, default: Plan
+    reader: Reader, principal: Principal | None, bucket: BucketRecord | None, book: PlanBook
 ) -> Charges:
     """Whose limits this request counts against; empty for most."""
     if principal is None:
@@ -40,9 +37,11 @@ def charges_of(
         return NO_CHARGES
     of_tenant = subject_of_tenant(tenant)
     subjects = (of_tenant,) if principal.anonymous else (of_tenant, subject_of_key(principal.access_key))
-    plans = get_plans(reader, *subjects)
-    if plans[0] is None and default.limits and tenant != ROOT_TENANT:
-        plans[0] = default
+    plans = book.get(reader, *subjects)
+    if plans[0] is None and book.default.limits and tenant != ROOT_TENANT:
+        plans = (book.default, *plans[1:])
+    if not any(plans):
+        return NO_CHARGES
     return tuple(
         (subject, plan)
         for subject, plan in zip(subjects, plans, strict=True)
@@ -62,31 +61,7 @@ def admit(rates: Rates, charges: Charges) -> None:
         )
 
 
-class Meter:
-    """Counts the bytes of one request's body and of its answer's, and charges them in the end."""
-
-    def __init__(
-        self,
-        rates: Rates,
-        charges: Charges,
-        receive: Callable[[], Awaitable[Event]],
-        send: Callable[[Event], Awaitable[None]],
-    ) -> None:
-        self._rates = rates
-        self._charges = charges
-        self._receive = receive
-        self._send = send
-        self._bytes = 0
-
-    async def receive(self) -> Event:
-        event = await self._receive()
-        self._bytes += len(event.get("body", b""))
-        return event
-
-    async def send(self, event: Event) -> None:
-        self._bytes += len(event.get("body", b""))
-        await self._send(event)
-
-    def settle(self) -> None:
-        if self._bytes:
-            self._rates.spend(self._charges, self._bytes, time.monotonic())
+def settle(rates: Rates, charges: Charges, count: int) -> None:
+    """Charge the bytes of a request's body and of its answer's, when it is over."""
+    if count and any(plan.bytes_per_second is not None for _, plan in charges):
+        rates.spend(charges, count, time.monotonic())

@@ -12,6 +12,7 @@ raise is translated in one table; anything unknown is logged with the request id
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cas.errors import CasError, NoSpace, PackGone
@@ -26,6 +27,7 @@ from index.errors import (
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
+    QuotaExceeded,
     VersioningFixed,
     VersioningNeeded,
     VersionLocked,
@@ -42,11 +44,13 @@ from vaultaire.s3.authorize import NO_RULES, Rules, authorize, load_rules, requi
 from vaultaire.s3.call import Call, Response, Services, xml_response
 from vaultaire.s3.errors import S3Error, to_xml
 from vaultaire.s3.headers import header_map, new_request_id
-from vaultaire.s3.metering import Meter, admit, charges_of
+from vaultaire.s3.metering import NO_CHARGES, admit, charges_of, settle
+from vaultaire.s3.observation import Observation
 from vaultaire.s3.operation import Operation
 from vaultaire.s3.operations import OPERATIONS
 from vaultaire.s3.operations.locking import lock_missing, version_locked
 from vaultaire.s3.operations.versioning import require_version
+from vaultaire.s3.quota_refusal import over_quota
 from vaultaire.s3.version_ids import parse_version
 from vaultaire.space import SMALL_WRITE_BYTES, DiskFull, needed_bytes
 
@@ -55,7 +59,6 @@ if TYPE_CHECKING:
 
     from index.records import BucketRecord
     from vaultaire.access import Principal
-    from vaultaire.rates import Rates
     from vaultaire.s3.metering import Charges
 
     Scope = MutableMapping[str, Any]
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vaultaire.s3")
 
 _UNPROVEN = sigv4.Verified("", b"", "", "", "")
+_LIMITS = {"SlowDown": "rate", "QuotaExceeded": "quota"}  # for metrics; see `_limit_of`
 _COPIES = (Operation.COPY_OBJECT, Operation.UPLOAD_PART_COPY)  # there it is the source that is missing
 
 
@@ -77,52 +81,63 @@ class S3Service:
         self._host_id = host_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_request_id()
-        method = scope["method"]
-        exchange = _Exchange(receive, send)
+        seen = Observation(scope, new_request_id())
+        exchange = _Exchange(receive, send, seen)
+        try:
+            await self._serve(scope, exchange, seen)
+        finally:
+            seen.ended = perf_counter()
+            self._services.observe(seen)
+            settle(self._services.rates, exchange.charges, seen.bytes_in + seen.bytes_out)
+            seen.call = None  # a circle: call, exchange, observation
+
+    async def _serve(self, scope: Scope, exchange: _Exchange, seen: Observation) -> None:
+        request_id, method = seen.request_id, scope["method"]
         try:
             response = await self._answer(scope, exchange)
         except S3Error as error:
-            response = self._refusal(scope, error, request_id)
+            response = self._refusal(scope, error, seen)
         except Exception as error:
             if isinstance(error, CorruptValue | ViewDamaged):
                 self._services.on_damage(error)
+            seen.refused = _limit_of(error)
             if isinstance(error, NoSpace | MapFull) and not isinstance(error, DiskFull):
                 log.error("request %s: the disk is full: %s", request_id, error)
                 error = self._services.store.space.full(_announced_bytes(scope))
-            response = self._refusal(scope, translate(error, request_id), request_id)
+            response = self._refusal(scope, translate(error, request_id), seen)
         if method != "OPTIONS":
             response.headers += self._cors_headers(scope)
         response.headers.append((b"x-amz-request-id", request_id.encode()))
         response.headers.append((b"x-amz-id-2", self._host_id.encode()))
         try:
-            await _write(response, method, exchange.send, request_id)
+            await _write(response, method, exchange.send, seen)
         finally:
-            if exchange.meter is not None:
-                exchange.meter.settle()
             if response.resources is not None:
                 response.resources.close()
 
     async def _answer(self, scope: Scope, exchange: _Exchange) -> Response:
         method, raw_path, raw_query = scope["method"], scope["raw_path"], scope["query_string"]
-        services = self._services
+        services, seen = self._services, exchange.seen
         if method == "OPTIONS":
+            seen.operation = Operation.CORS_PREFLIGHT
             return self._preflight(scope)
         claim = sigv4.parse(method, raw_path, raw_query, scope["headers"], region=services.region)
         host = claim.headers.get(b"host", "")
         bucket, key, virtual = addressing.split_address(host, raw_path, services.domains)
+        seen.bucket, seen.key, seen.claimed = bucket, key, claim.access_key
         query = routing.parse_query(raw_query)
         principal, verified, found, rules, charges = self._authenticate(claim, bucket)
+        seen.principal, seen.found = principal, found
         if bucket is not None:
             names.check_bucket_name(bucket)
-        operation = routing.route(method, bucket, key, query, claim.headers)
+        seen.operation = operation = routing.route(method, bucket, key, query, claim.headers)
         if charges and operation is not Operation.POST_OBJECT:  # who sends a form, its fields say
             admit(services.rates, charges)
-            exchange.measure(services.rates, charges)
+            exchange.charges = charges
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
         connection = scope.get("state", {}).get("connection")  # none under another server
-        call = Call(
+        seen.call = call = Call(
             services,
             scope["scheme"],
             method,
@@ -149,6 +164,8 @@ class S3Service:
             if _tells_too_much(call, operation, error):
                 raise S3Error("AccessDenied") from None
             raise
+        except QuotaExceeded as error:
+            raise over_quota(call, error) from None
 
     def _require_writable(self, operation: Operation) -> None:
         """Before the body is asked for. Raises StoreReadOnly, DiskFull: what makes room is never refused for want of it."""
@@ -174,7 +191,7 @@ class S3Service:
             found = get_bucket(reader, bucket) if bucket is not None else None
             if found is not None and principal is not None:
                 rules = load_rules(reader, found, own=principal.reaches(found.owner))
-            charges = charges_of(reader, principal, found, services.plan)
+            charges = charges_of(reader, principal, found, services.plans)
         if anonymous:
             return ANONYMOUS, _UNPROVEN, found, rules, charges
         secret_key = principal.secret_key if principal is not None else None
@@ -224,29 +241,44 @@ class S3Service:
             found = get_bucket(reader, bucket)
             return stored.cors_of(reader, found.id) if found is not None and found.configured else None
 
-    def _refusal(self, scope: Scope, error: S3Error, request_id: str) -> Response:
+    def _refusal(self, scope: Scope, error: S3Error, seen: Observation) -> Response:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
         if error.status == 304:
             return Response(304, headers)
+        seen.code = error.code
+        seen.refused = seen.refused or _LIMITS.get(error.code)
         resource = scope["raw_path"].decode("latin-1")
-        body = to_xml(error, resource, request_id, self._host_id)
+        body = to_xml(error, resource, seen.request_id, self._host_id)
         return Response(error.status, [(b"content-type", b"application/xml"), *headers], body)
 
 
 class _Exchange:
-    """Where a request's body comes from and its answer goes, measured if a limit says so."""
+    """Where a request's body comes from and its answer goes."""
 
-    __slots__ = ("meter", "receive", "send")
+    __slots__ = ("_receive", "charges", "seen", "send")
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self.receive = receive
+    def __init__(self, receive: Receive, send: Send, seen: Observation) -> None:
+        self._receive = receive
         self.send = send
-        self.meter: Meter | None = None
+        self.seen = seen
+        self.charges: Charges = NO_CHARGES  # whose limits its bytes count against
 
-    def measure(self, rates: Rates, charges: Charges) -> None:
-        if any(plan.bytes_per_second is not None for _, plan in charges):
-            self.meter = Meter(rates, charges, self.receive, self.send)
-            self.receive, self.send = self.meter.receive, self.meter.send
+    async def receive(self) -> Event:
+        event = await self._receive()
+        self.seen.bytes_in += len(event.get("body", b""))
+        return event
+
+
+def _limit_of(error: Exception) -> str | None:
+    """Which limit of the server refused the request; None: it was another reason."""
+    match error:
+        case BudgetExhausted():
+            return "memory"
+        case NoSpace() | MapFull():
+            return "disk"
+        case StoreReadOnly():
+            return "read-only"
+    return None
 
 
 def _tells_too_much(call: Call, operation: Operation, error: S3Error | NoSuchKey) -> bool:
@@ -325,8 +357,9 @@ def translate(error: Exception, request_id: str) -> S3Error:
     return S3Error("InternalError")
 
 
-async def _write(response: Response, method: str, send: Send, request_id: str) -> None:
+async def _write(response: Response, method: str, send: Send, seen: Observation) -> None:
     headers = response.headers
+    seen.status = response.status
     streaming = response.stream is not None
     length = response.length if response.length is not None else len(response.body)
     if response.status not in (204, 304):
@@ -334,17 +367,24 @@ async def _write(response: Response, method: str, send: Send, request_id: str) -
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if method == "HEAD" or not streaming:
         body = b"" if method == "HEAD" else response.body
+        seen.first_byte = perf_counter()
         await send({"type": "http.response.body", "body": body, "more_body": False})
+        seen.bytes_out = len(body)
+        seen.complete = True
         return
     assert response.stream is not None
 
     async def send_piece(piece: bytes | memoryview) -> None:
+        if seen.first_byte is None:
+            seen.first_byte = perf_counter()
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+        seen.bytes_out += len(piece)
 
     try:
         await response.stream(send_piece)
     except (CasError, KvError):
         # The head is out: the honest answer is a body that ends short, which the connection makes of the raise.
-        log.exception("request %s: reading failed after the head was sent", request_id)
+        log.exception("request %s: reading failed after the head was sent", seen.request_id)
         raise
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+    seen.complete = True

@@ -237,7 +237,7 @@ async def upload_part_copy(call: Call) -> Response:
 
         def commit(txn: Transaction) -> None:
             source.check_unchanged(call, txn)
-            put_part(txn, call.bucket(txn).id, key, identifier, part)
+            put_part(txn, call.bucket(txn), key, identifier, part, call.store.writer)
 
         try:
             await call.commit(commit, [publication])

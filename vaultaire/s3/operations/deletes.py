@@ -61,6 +61,8 @@ async def delete_objects(call: Call) -> Response:
         return deleted, failed
 
     deleted, failed = await call.commit(commit)
+    call.deleted = [(done.key, done.version_id or done.delete_marker_version_id, None) for done in deleted]
+    call.deleted += [(refused.key, refused.version_id, refused.code) for refused in failed]
     return xml_response(xml.delete_result([] if request.quiet else deleted, failed))
 
 

@@ -19,7 +19,7 @@ from index import uploads
 from index.objects import get_object as find
 from index.records import ObjectRecord, PartRecord, UploadRecord
 from index.values import Checksum, PartSummary, encode_parts
-from index.versions import put_object as put
+from index.versions import complete_upload
 from vaultaire.s3 import checksums, conditions, dates, xml, xml_requests
 from vaultaire.s3.body import (
     MAX_PUT_BYTES,
@@ -73,6 +73,7 @@ async def create_multipart_upload(call: Call) -> Response:
     assert bucket_name is not None
     attributes = parse_attributes(call.headers, encrypts=call.rules.encrypts)
     rights = new_object_rights(call, call.require_bucket())
+    call.require_room(0)  # the object that this shall become counts at its completion: not for nothing
     checksum = parse_upload_checksum(call.headers)
     nonce = os.urandom(uploads.NONCE_BYTES)
     record = UploadRecord(
@@ -120,7 +121,8 @@ async def upload_part(call: Call) -> Response:
     refuse_customer_keys(call.headers)
     plan = plan_body(call, max_bytes=MAX_PUT_BYTES)
     with call.store.kv.snapshot() as reader:
-        _, upload_record = _find_upload(call, reader, identifier)
+        bucket, upload_record = _find_upload(call, reader, identifier)
+        uploads.require_room(reader, bucket, key, identifier, number, plan.length or 0)
     _check_part_algorithm(upload_record, plan.expected.algorithm)
     digests = new_digests(plan, _algorithm(upload_record))
     with new_upload(call, plan, digests, inline_max_bytes=-1) as upload:
@@ -139,7 +141,7 @@ async def upload_part(call: Call) -> Response:
 
         def commit(txn: Transaction) -> None:
             bucket, _ = _find_upload(call, txn, identifier)
-            uploads.put_part(txn, bucket.id, key, identifier, part)
+            uploads.put_part(txn, bucket, key, identifier, part, call.store.writer)
 
         await call.commit(commit, upload.publications)
         upload.committed = True
@@ -176,7 +178,7 @@ async def abort_multipart_upload(call: Call) -> Response:
         bucket, upload = _find_upload(call, txn, identifier)
         if expected_seconds is not None and upload.initiated_ms // 1000 != expected_seconds:
             raise S3Error("PreconditionFailed", extra={"Condition": _IF_INITIATED.decode()})
-        uploads.remove_upload(txn, bucket.id, key, identifier)
+        uploads.remove_upload(txn, bucket, key, identifier, call.store.writer)
 
     await call.commit(commit)
     return Response(204)
@@ -262,8 +264,7 @@ async def _commit_completion(call: Call, identifier: str, made: _Completion) -> 
         if wanted is not None:
             existing = find(txn, bucket.id, key)
             wanted.check(None if existing is None else existing.etag)
-        uploads.remove_upload(txn, bucket.id, key, identifier)
-        return put(txn, bucket, key, made.record, change)
+        return complete_upload(txn, bucket, key, identifier, made.record, change)
 
     try:
         return await call.commit(commit, [made.publication])

@@ -60,6 +60,7 @@ async def put_object(call: Call) -> Response:
     if wanted is not None:
         with call.store.kv.snapshot() as reader:
             wanted.check(_etag(find(reader, bucket.id, key)))
+    call.require_room(plan.length or 0)
     digests = new_digests(plan)
     with new_upload(call, plan, digests) as upload:
         computed = await receive_upload(call, plan, digests, upload)

@@ -94,6 +94,7 @@ async def post_object(call: Call) -> Response:
             found = find(reader, bucket.id, key)
             wanted.check(None if found is None else found.etag)
     most = _most_bytes(call, lengths)
+    call.require_room(_least_bytes(call))
     plan = BodyPlan(None, None, expected)
     digests = new_digests(plan)
     with new_upload(call, plan, digests, max_bytes=most) as upload:
@@ -313,7 +314,7 @@ def _count(call: Call) -> None:
     """Raises SlowDown."""
     services = call.services
     with services.store.kv.snapshot() as reader:
-        charges = charges_of(reader, call.principal, call.found_bucket, services.plan)
+        charges = charges_of(reader, call.principal, call.found_bucket, services.plans)
     if charges:
         admit(services.rates, charges)
 
@@ -326,6 +327,13 @@ def _most_bytes(call: Call, lengths: post_policy.LengthRange | None) -> int:
     if announced is not None and int(announced) > most + around:
         raise S3Error("EntityTooLarge", extra={"ProposedSize": announced, "MaxSizeAllowed": most})
     return most
+
+
+def _least_bytes(call: Call) -> int:
+    """How large the file is at least, as far as the form's announced length tells."""
+    announced = call.header(b"content-length")
+    around = form_data.MAX_FORM_BYTES + form_data.MAX_AFTER_BYTES
+    return max(0, int(announced) - around) if announced is not None else 0
 
 
 # --- the answer ----------------------------------------------------------------------------------------------------

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from index.objects import get_object as find
 from index.tokens import MAX_TOKEN_BYTES, get_token, put_token
-from index.versions import delete_object as delete
-from index.versions import put_object as put
+from index.versions import rename_object as rename
 from vaultaire.s3 import conditions, percent
 from vaultaire.s3.call import Call, Response
 from vaultaire.s3.errors import S3Error, invalid_argument
@@ -64,8 +63,7 @@ async def rename_object(call: Call) -> Response:
         destination = find(txn, bucket.id, key)
         current = None if destination is None else current_of(destination)
         conditions.check_rename(call.headers, current_of(record), current)
-        delete(txn, bucket, from_key, record.owner, change)
-        put(txn, bucket, key, record, change)
+        rename(txn, bucket, from_key, key, record, change)
         if token is not None:
             put_token(txn, bucket.id, token, digest, change.now_ms)
 
