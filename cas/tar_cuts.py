@@ -8,10 +8,13 @@ any byte. A wrong header costs dedup, never a byte: all that comes out is the in
 
 Any split of the input gives the same cuts. Memory: less than 512 bytes between feeds, and one cut that lies ahead.
 
-Hostile input. Sizes may be anything up to 2^95: they are only added. A walk from header to header takes 512 bytes at
-least per step, of about a microsecond. The search runs in numpy (3 GB/s and more, whatever the bytes are), and what it
-finds is examined at most once per `EXAMINED_EVERY_BYTES` beyond a burst: the rest is passed over, which costs dedup
-of an archive that nobody makes.
+Cost, measured on one core of a busy machine where FastCDC did 1.3 GB/s: 3.5 to 5.7 GB/s on noise and text, 1.9 on zeros
+and executables, 1.6 to 2 in tars of members of 17 KB.
+
+Hostile input. Sizes may be anything up to 2^88: they are only added. A walk from header to header takes 512 bytes at
+least per step, of one to two microseconds. The search runs in numpy, and what it finds is examined at most once per
+`EXAMINED_EVERY_BYTES` beyond a burst: the rest is passed over, which costs dedup of an archive that nobody makes. The
+worst patterns known (headers or magics without end) cost 3 ms per MiB, what storing a MiB of noise costs.
 """
 
 from __future__ import annotations
