@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -32,7 +33,7 @@ def crowd(new_server):
 
 def send_what_is_taken(connection, data: bytes) -> None:
     connection.socket.settimeout(6)
-    with suppress(TimeoutError, ConnectionError):
+    with suppress(TimeoutError, ConnectionError, ssl.SSLEOFError):  # the last: the same as a reset, over https
         connection.socket.sendall(data)
 
 
