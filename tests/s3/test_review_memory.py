@@ -33,7 +33,8 @@ def crowd(new_server):
 
 def send_what_is_taken(connection, data: bytes) -> None:
     connection.socket.settimeout(6)
-    with suppress(TimeoutError, ConnectionError, ssl.SSLEOFError):  # the last: the same as a reset, over https
+    # SSLEOFError is what a reset is over https.
+    with suppress(TimeoutError, ConnectionError, ssl.SSLEOFError):
         connection.socket.sendall(data)
 
 
