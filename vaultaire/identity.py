@@ -16,10 +16,9 @@ from cas.chunk import Hasher, Identity
 from cas.errors import CasError
 from cas.frame import decode_frame
 from cas.pack import CLEAR_KEY, MAX_HEADER_BYTES, PackHeader, PackKind, scan_contents
-from cas.packs import LocalPacks
+from cas.packs import LocalPacks, sync_directory
 from index.history import first_store_id
 from vaultaire.errors import StoreError
-from vaultaire.store import sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

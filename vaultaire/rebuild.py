@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cas.packs import LocalPacks, writer_of
+from cas.packs import LocalPacks, sync_directory, writer_of
 from cas.rebuilding import add_lost_packs, survey
 from index.kv import CorruptJournal
 from index.lmdb_kv import LmdbKv, NotRecovered, recover
@@ -38,7 +38,7 @@ from index.salvage import assess, salvage
 from vaultaire.access import SETTINGS_TABLE
 from vaultaire.errors import UNFINISHED_RESTORE, NotAStore, StoreError
 from vaultaire.identity import IDENTITY_FILE, identity_from_packs, write_identity
-from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, Store, read_identity, sync_directory
+from vaultaire.store import FOLDERS, NEXT_WRITER, TABLES, Store, read_identity
 from vaultaire.verify import verify
 
 if TYPE_CHECKING:

@@ -24,7 +24,10 @@ import os
 import re
 import secrets
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from cas.packs import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +52,10 @@ class RunFile:
         self._published = -1
         self._publish(IDLE)
         os.rename(hidden, self.path)
+        # Before this process's first pack: if a power cut took the name and left a pack that never got a row, nobody
+        # would know whose it was, and its file would stay for ever. If it fails, that is all that may be lost.
+        with suppress(OSError):
+            sync_directory(directory)
 
     def begin(self) -> int:
         """Start an operation; call before its first snapshot. Returns the token that `end` wants."""

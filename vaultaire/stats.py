@@ -12,7 +12,8 @@ needs a walk over all manifests (`vaultaire.survey`), which collection makes now
 
 * `unique_bytes` of a bucket: raw bytes of the chunks that it names; one shared by two buckets counts in both.
 * `stored_bytes` of a bucket: what these take in packs.
-* `exclusive_bytes`: of the unique ones, those that no other bucket names; deleting the bucket would free them.
+* `exclusive_bytes`: of the unique ones, those that no other bucket names: what deleting the
+  bucket would free, before compression (`vaultaire du` has it as it lies on the disk).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
 from cas.errors import NoSpace, UnsupportedFormat
-from cas.packs import LocalPacks, writer_of
+from cas.packs import LocalPacks, sync_directory, writer_of
 from cas.sidecars import LocalSidecars
 from cas.store import ChunkStore
 from index.fileops import NO_ROOM
@@ -286,15 +286,6 @@ def read_identity(directory: Path) -> Identity:
             f"{directory / 'store.json'} cannot be read ({error}); restore it from a backup, or have it made "
             "from the packs: vaultaire rebuild --identity-from-packs"
         ) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the entries of `directory` durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _open_engine(

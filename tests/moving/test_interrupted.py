@@ -108,6 +108,7 @@ def test_an_export_that_is_killed_sends_nothing_again(foreign, subject):
     report = subject.report("export", "s3://ours")
     sent = {path.removeprefix("/ours/") for path in foreign.bodies_sent()}
     assert not done & sent
-    assert report["done_objects"] == len(done)
+    # The server may have finished what was under way after we looked at what was done.
+    assert report["done_objects"] == len(model) - len(sent) >= len(done)
     keys = foreign.backend.buckets["ours"].keys
     assert {key: keys[key].value for key in keys} == model

@@ -53,13 +53,14 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A self-signed certificate for 127.0.0.1 and localhost, as two PEM files."""
+    """A certificate for 127.0.0.1 and localhost, signed by itself, as two PEM files."""
 
     cert: Path
     key: Path
 
     @classmethod
-    def create(cls, directory: Path) -> Certificate:
+    def create(cls, directory: Path, *, authority: bool = True) -> Certificate:
+        """`authority`: it may be trusted as it is, but strict clients (rustls) take it for no server's."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,7 +80,9 @@ class Certificate:
             .not_valid_before(today - datetime.timedelta(days=1))
             .not_valid_after(today + datetime.timedelta(days=30))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True
+            )
             .add_extension(public, critical=False)
             .sign(key, hashes.SHA256())
         )

@@ -19,7 +19,7 @@ import pytest
 
 from tests.s3.conftest import make_boto_client
 from tests.s3.expect import contents_of
-from tests.s3.harness import REPOSITORY
+from tests.s3.harness import REPOSITORY, Certificate
 from tests.s3.test_rebuild import fill, picture
 
 MIB = 1 << 20
@@ -237,9 +237,12 @@ def test_a_flipped_byte_is_found_by_check_and_by_restore(new_server, rng, tmp_pa
 
 
 @pytest.fixture
-def second(new_server):
+def second(new_server, tmp_path):
     """Another Vaultaire server with the bucket "backups", and the environment that leads there."""
-    with new_server(name="second") as server:
+    server = new_server(name="second")
+    if server.certificate:
+        server.certificate = Certificate.create(tmp_path, authority=False)
+    with server:
         s3 = make_boto_client(server)
         s3.create_bucket(Bucket="backups")
         s3.close()
@@ -254,7 +257,7 @@ def towards(server):
         "AWS_REGION": "us-east-1",
     }
     if server.certificate:
-        env["SSL_CERT_FILE"] = str(server.certificate.cert)
+        env["AWS_CA_BUNDLE"] = str(server.certificate.cert)
     return env
 
 

@@ -131,6 +131,11 @@ def test_the_sums_of_three_workers_are_what_clients_did(observed):
 
 def test_nothing_is_lost_with_a_killed_worker(observed):
     before, _, _ = observed.counts()
+    total = sum(
+        observed.statuses.values()
+    )  # logs are about other tests: a killed worker takes its last lines along
+    assert wait_for(lambda: len(observed.lines(observed.access_log)) >= total)
+    assert wait_for(lambda: "100-7" in observed.audit_log.read_text())
     old = observed.server.kill_worker()
     assert wait_for(
         lambda: len(observed.server.worker_pids()) == 3 and old not in observed.server.worker_pids()

@@ -40,7 +40,7 @@ def overwrite(path, offset: int, length: int) -> None:
 @pytest.mark.subset
 @pytest.mark.parametrize("length", [1, 60_000], ids=["flip", "burst"])
 def test_damage_under_a_running_server_is_made_good_and_mended(new_server, rng, length):
-    with new_server() as server:
+    with new_server("--scrub-days", "0") as server:  # a read has to find it
         body = rng.randbytes(900_000)
         pack = filled(server, body)
         wait_for(pack.with_suffix(".parity").exists)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -32,7 +33,8 @@ def crowd(new_server):
 
 def send_what_is_taken(connection, data: bytes) -> None:
     connection.socket.settimeout(6)
-    with suppress(TimeoutError, ConnectionError):
+    # SSLEOFError is what a reset is over https.
+    with suppress(TimeoutError, ConnectionError, ssl.SSLEOFError):
         connection.socket.sendall(data)
 
 

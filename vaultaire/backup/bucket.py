@@ -1,7 +1,7 @@
 """Backups in a bucket behind any S3 server, by obstore (the extra `vaultaire[s3]`; wheels for every Python we run on).
 
 Endpoint, region and credentials come from the usual environment: AWS_ENDPOINT_URL, AWS_REGION or AWS_DEFAULT_REGION,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. Each item is an object, written by one PutObject or one
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; AWS_CA_BUNDLE names more certificates to trust. Each item is an object, written by one PutObject or one
 multipart upload, so it is there whole or not at all, and durable when the server says so. Uploads carry a SHA-256,
 which the server verifies. There is no lock: two stores, or two copies of one, need two prefixes.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaultaire.backup.place import BackupError, DestinationFull, ItemMissing
@@ -18,7 +19,7 @@ from vaultaire.backup.place import BackupError, DestinationFull, ItemMissing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from obstore.store import ObjectStore, S3Store
+    from obstore.store import ClientConfig, ObjectStore, S3Store
 
     from vaultaire.backup.place import Buffer
 
@@ -57,7 +58,7 @@ class BucketPlace:
             prefix=self._prefix or None,
             region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
             checksum_algorithm="SHA256",
-            client_options={"allow_http": endpoint.startswith("http://"), "timeout": timedelta(minutes=10)},
+            client_options=_client_options(endpoint),
             retry_config={
                 "max_retries": _RETRIES,
                 "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
@@ -153,3 +154,20 @@ class BucketPlace:
 
 class _Exists(BackupError):
     pass
+
+
+def _client_options(endpoint: str) -> ClientConfig:
+    """Raises BackupError for a bundle of certificates that cannot be read."""
+    options: ClientConfig = {
+        "allow_http": endpoint.startswith("http://"),
+        "timeout": timedelta(minutes=10),
+    }
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle:
+        try:
+            options["root_certificate"] = Path(bundle).read_bytes()
+        except OSError as error:
+            raise BackupError(
+                f"AWS_CA_BUNDLE: {bundle}: {error.strerror}; name a file of PEM certificates"
+            ) from error
+    return options

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 from cas.catalog import iterate_packs
 from cas.chunk import Identity
+from cas.packs import sync_directory
 from index.kv import KvError
 from index.lmdb_kv import LmdbKv, recover
 from vaultaire.backup.destination import backup_numbers, read_destination, read_manifest, remember
 from vaultaire.backup.manifest import IDENTITY_FILE, SECRET_FILE, DamagedManifest, digest_of, length_of
 from vaultaire.backup.place import BackupError, ItemMissing
 from vaultaire.errors import UNFINISHED_RESTORE
-from vaultaire.store import FOLDERS, TABLES, sync_directory
+from vaultaire.store import FOLDERS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

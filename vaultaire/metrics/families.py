@@ -87,7 +87,7 @@ SHOWN: Final = (
         "vaultaire_bucket_unique_bytes", "gauge", "Raw bytes of the chunks that the bucket needs.", _BUCKET
     ),
     Family("vaultaire_bucket_stored_bytes", "gauge", "What these chunks take in packs.", _BUCKET),
-    Family("vaultaire_bucket_exclusive_bytes", "gauge", "What deleting the bucket would free.", _BUCKET),
+    Family("vaultaire_bucket_exclusive_bytes", "gauge", "Raw bytes that only this bucket names.", _BUCKET),
     Family(
         "vaultaire_bucket_last_write_timestamp_seconds",
         "gauge",

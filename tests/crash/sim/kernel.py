@@ -194,6 +194,8 @@ class Kernel:
         try:
             return self._files[fd][1]
         except KeyError:
+            if self.process is not None and self.process.dead:
+                raise SimCrash from None  # its descriptors went with it: an error would hide its death
             raise failure(errno.EBADF, f"descriptor {fd}") from None
 
     def file(self, fd: int) -> File:

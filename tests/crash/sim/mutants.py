@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import cas.pending
 import vaultaire.collection
+import vaultaire.runfile
 from tests.crash import flush_mutants
 from tests.crash.flush_mutants import Mutant, swap
 from vaultaire.store import Store
@@ -60,6 +61,11 @@ def _lost_run_files() -> None:
     swap(Store, "name_lost_writers", lambda self: None)
 
 
+def _unsynced_run_files() -> None:
+    """A power cut may take a run file, and leave a pack of its owner that never got a row."""
+    swap(vaultaire.runfile, "sync_directory", lambda directory: None)
+
+
 _ALL = (
     *flush_mutants.BY_NAME.values(),
     Mutant("no-wait-before-mark", _no_wait_before_mark),
@@ -67,5 +73,6 @@ _ALL = (
     Mutant("condemned-are-known", _condemned_are_known),
     Mutant("unmarked", _unmarked),
     Mutant("lost-run-files", _lost_run_files),
+    Mutant("unsynced-run-files", _unsynced_run_files),
 )
 BY_NAME = {mutant.name: mutant for mutant in _ALL}
