@@ -47,16 +47,15 @@ class Relocation:
         """All that was taken since the last one. Raises as `take`."""
         self._sink.flush()
         pending = self._pending
-        placements, pending.placements = pending.placements, {}
+        batch = pending.take()
         needed, pending.needed = pending.needed, {}
 
         def on_settle(committed: bool) -> None:
             del committed  # either way nobody shall find them in flight any more
-            pending.published(placements)
+            pending.published(batch.placements)
 
-        return Publication(placements, needed, frozenset(), on_settle)
+        return Publication(batch, needed, frozenset(), on_settle)
 
     def abort(self) -> None:
         """Forget what waits. Idempotent, and harmless after the end."""
-        self._pending.published(self._pending.placements)
-        self._pending.placements = {}
+        self._pending.published(self._pending.take().placements)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from cas.adoption import Adoption, adopt
 from cas.appender import Appender
-from cas.catalog import CasStatistics, publish, statistics
+from cas.bases import get_bases
+from cas.catalog import CasStatistics, PackState, get_pack, publish, statistics
 from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
@@ -31,8 +32,9 @@ from cas.marking import Marker
 from cas.openpack import TARGET_BYTES
 from cas.pack import PackKind
 from cas.pending import Known, Pending
+from cas.prefix import BaseFinder, Prefixes
 from cas.publication import Publication
-from cas.reading import FrameReader, Span, resolve
+from cas.reading import CACHE_BYTES, FrameReader, Span, resolve
 from cas.recovery import Recovery
 from cas.relocation import Relocation
 from cas.sink import Sink
@@ -78,10 +80,12 @@ class ChunkStore:
         parallel_map: ParallelMap = _serial_map,
         clock: Callable[[], float] = time.monotonic,
         pack_target_bytes: int = TARGET_BYTES,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """With `operations` every ingest counts as one from its making to its end; without, the caller sees to it.
 
-        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one block side by side. `clock`: seconds, any origin.
+        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one
+        block side by side. `clock`: seconds, any origin. `cache_bytes`: decoded frames that are kept.
         """
         self._kv = kv
         self._packs = packs
@@ -93,16 +97,27 @@ class ChunkStore:
         self._appender = Appender(packs, identity, writer, clock, pack_target_bytes)
         self._known = Known(kv, self._appender.lost)
         self.recovery = None if sidecars is None else Recovery(packs, sidecars, identity.store_id)
-        self._frames = FrameReader(packs, Healer(kv, packs, self.recovery))
+        healer = Healer(kv, packs, self.recovery)
+        self._frames = FrameReader(packs, kv.snapshot, self._hasher.chunk_id, healer, cache_bytes)
+        self._finder = BaseFinder(self._known, packs, self._frames, self._hasher.chunk_id)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def ingest(self) -> Ingest:
-        """Begin an upload."""
+    def ingest(self, prefixes: Prefixes = Prefixes.AUTO) -> Ingest:
+        """Begin an upload. `prefixes`: whether its frames may have bases."""
         operations = self._operations
         on_end = (lambda: None) if operations is None else partial(operations.end, operations.begin())
         cutter = Cutter.of(self._identity)
-        return Ingest(cutter, self._hasher, self._known, self._appender, self._parallel_map, on_end)
+        return Ingest(
+            cutter,
+            self._hasher,
+            self._known,
+            self._appender,
+            self._parallel_map,
+            on_end,
+            self._finder,
+            prefixes,
+        )
 
     def compose(self, parts: Sequence[tuple[Manifest, int, int]]) -> Composition:
         """One manifest for the ranges [start, stop) of these manifests, in order. Metadata only.
@@ -123,13 +138,13 @@ class ChunkStore:
         except BaseException:
             pending.known.withdraw(pending.placements)  # nobody would ever publish them
             raise
-        placements = pending.placements
+        batch = pending.take()
 
         def on_settle(committed: bool) -> None:
             del committed  # either way nobody needs them in flight any more
-            pending.known.withdraw(placements)
+            pending.known.withdraw(batch.placements)
 
-        publication = Publication(placements, pending.needed, frozenset(pending.relied), on_settle)
+        publication = Publication(batch, pending.needed, frozenset(pending.relied), on_settle)
         return Composition(manifest, publication)
 
     def sync(self, publications: Sequence[Publication]) -> None:
@@ -187,7 +202,7 @@ class ChunkStore:
 
     def can_be_read(self, reader: Reader, chunks: Sequence[bytes]) -> list[bool]:
         """Which of these chunks (or nodes) stand whole in their packs; parity is not asked."""
-        plain = FrameReader(self._packs, cache_bytes=0)
+        plain = FrameReader(self._packs, self._kv.snapshot, self._hasher.chunk_id, cache_bytes=0)
         found = []
         for chunk in chunks:
             try:
@@ -198,6 +213,18 @@ class ChunkStore:
             else:
                 found.append(True)
         return found
+
+    def read_bases(self, pack: int, frame: int) -> bytes | None:
+        """The raw bytes that a published frame is decoded behind; None if it has no bases, or needs none any more.
+
+        (That of a pack which is condemned, or gone: nobody may read there.) Raises as `read`, and CorruptFrame.
+        """
+        with self._kv.snapshot() as reader:
+            bases = get_bases(reader, (pack, frame))
+            row = get_pack(reader, pack)
+        if bases is None or row is None or row.state == PackState.CONDEMNED:
+            return None
+        return self._frames.prefix(bases.ids)
 
     def marker(self, earlier: Bits | None = None) -> Marker:
         """Finds and counts what manifests name, each chunk once; see `cas.marking`."""

@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cas.healing import queue_damaged_pack
 from cas.manifest import Manifest
-from cas.reading import FrameReader
 from index import buckets, uploads
 from index.listing import list_objects, list_uploads, list_versions
 from index.objects import get_object
@@ -366,7 +365,7 @@ def try_pack_flip(flip: Flip, store: Store, known: Known) -> tuple[str, str]:
     chunks: Any = store.chunks
     flip.apply(store.directory)
     try:
-        chunks._frames = FrameReader(store.packs)
+        chunks._frames.forget()
         return judge(store, known)
     finally:
         flip.apply(store.directory)
