@@ -26,6 +26,7 @@ from index.values import (
     ChecksumType,
     DefaultRetention,
     PartSummary,
+    Prefixes,
     Retention,
     RetentionMode,
     Versioning,
@@ -291,6 +292,13 @@ _OBJECT_LOCK: Final = 0x01
 _LIMITED: Final = 0x02  # incompatible too: who does not know of quotas would not count what it adds
 
 _CONFIGURED: Final = 0x01  # compatible: who does not know of configurations need not look for them
+_PREFIXES: Final[dict[Prefixes, int]] = {
+    "auto": 0,
+    "off": 0x02,
+    "on": 0x04,
+}  # compatible: how to store, not what
+_PREFIXES_MASK: Final = 0x06
+_PREFIXES_OF: Final = {bits: name for name, bits in _PREFIXES.items()}
 
 # kind, version, head length, flags, flags | versioning | id, created_ms, sequence
 BUCKET: Final = Layout(
@@ -316,6 +324,7 @@ class BucketRecord:
     configured: bool = (
         False  # it has a row in idx.configs; kept by `index.configs`, spares every request the look
     )
+    prefixes: Prefixes = "auto"  # whether new data is compressed against earlier data
     limited: bool = False  # it or its tenant has a quota: a row in idx.quotas; kept by `index.quotas`
 
     def encode(self) -> bytes:
@@ -326,7 +335,7 @@ class BucketRecord:
                 BUCKET.version,
                 BUCKET.head.size,
                 (_OBJECT_LOCK if self.object_lock else 0) | (_LIMITED if self.limited else 0),
-                _CONFIGURED if self.configured else 0,
+                (_CONFIGURED if self.configured else 0) | _PREFIXES[self.prefixes],
                 VERSIONING.index(self.versioning),
                 self.id,
                 self.created_ms,
@@ -359,6 +368,7 @@ class BucketRecord:
                 bool(flags & _OBJECT_LOCK),
                 decode_default_retention(fields.get(_DEFAULT_RETENTION)),
                 bool(compatible & _CONFIGURED),
+                _PREFIXES_OF.get(compatible & _PREFIXES_MASK, "auto"),
                 bool(flags & _LIMITED),
             )
 

@@ -92,11 +92,11 @@ def words(length: int, seed: int = 0) -> bytes:
     return text[:length]
 
 
-def edited(length: int, *edits: int, seed: int = 0) -> bytes:
-    """Text that does not repeat itself, about 2 to 1, with a few letters changed in each of `edits`' own places."""
+def edited(length: int, *edits: int, seed: int = 0, every: int = 3000) -> bytes:
+    """Text that does not repeat itself, about 2 to 1; each of `edits` changes some letters, once in `every` bytes."""
     text = bytearray(noise(length // 2, seed).hex().encode())
     for edit in edits:
-        for at in random.Random(edit).sample(range(length - 8), max(1, length // 3000)):
+        for at in random.Random(edit).sample(range(length - 8), max(1, length // every)):
             text[at : at + 6] = b"edit%02d" % (edit % 100)
     return bytes(text)
 

@@ -80,6 +80,7 @@ def test_chunks_of_a_dead_frame_may_be_found_again_so_its_bases_stay(world):
     second = edited(LENGTH, 1)
     ingest = world.chunks.ingest()
     ingest.feed(second)
+    ingest.flush()  # the tail is in frames of its own
     ingest.feed(tail)
     world.commit_upload(ingest, b"second", second + tail)
     world.seal()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from cas.prefix import Prefixes
 from index import buckets
 from index.errors import NamesError, QuotaExceeded, VersionLocked
 from index.objects import get_object
@@ -490,6 +491,7 @@ class Import:
             decoder=None,
             digests=proof,
             max_bytes=MAX_BYTES,
+            prefixes=Prefixes(self._bucket().prefixes),
             claim=bench.store.space.claim(size),
         )
 

@@ -97,7 +97,7 @@ async def post_object(call: Call) -> Response:
     call.require_room(_least_bytes(call))
     plan = BodyPlan(None, None, expected)
     digests = new_digests(plan)
-    with new_upload(call, plan, digests, max_bytes=most) as upload:
+    with new_upload(call, plan, digests, bucket, max_bytes=most) as upload:
         try:
             await upload.receive(body.receive)
         except BodyTooLarge:
