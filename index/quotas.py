@@ -64,7 +64,7 @@ class Limits:
                 raise ValueError(f"a limit is 0 to 2^63 - 1, not {limit}")
 
     def __bool__(self) -> bool:
-        return not self.logical_bytes is self.stored_bytes is self.objects is None
+        return self != UNLIMITED
 
 
 UNLIMITED: Final = Limits()
