@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from index import checkpoint, environment, journal, keys, records, tokens
+from index import checkpoint, counters, environment, journal, keys, quotas, records, tokens
 from index.errors import CorruptRecord, NamesError, UnsupportedRecord
 from index.fileops import FileOps
 from index.kv import CorruptJournal, KvError, UnsupportedFormat
@@ -27,7 +27,7 @@ from tools.fuzz.targets.target import (
     fast_directory,
     sealable,
 )
-from vaultaire import access
+from vaultaire import access, history, plans
 from vaultaire.cli.endpoint import read_endpoint
 from vaultaire.errors import StoreError
 from vaultaire.secret_key import SecretKey
@@ -57,13 +57,19 @@ def _decode_twice(kind: Any, data: bytes) -> None:
 
 
 def take_rows(data: bytes) -> None:
-    """The engine's own rows, checksummed values, keys, rows of access keys and of the endpoint."""
+    """The engine's own rows, checksummed values, keys; rows of counters, quotas, history, access keys, their limits and
+    the endpoint."""
     allow(KvError, lambda: environment.EnvironmentHeader.decode(data))
     allow(KvError, lambda: environment.decode_position(data))
     seeds = environment.crc_seeds("idx.objects")
     allow(KvError, lambda: environment.unwrap("idx.objects", seeds, b"k", data))
     assert keys.unescape(keys.escape(data)) == data
     reader: Any = _OneRow(data)
+    allow(CorruptRecord, lambda: counters.statistics(reader, 1))
+    allow(CorruptRecord, lambda: quotas.bucket_row(reader, 1))
+    allow(CorruptRecord, lambda: quotas.tenant_limits(reader, "tenant"))
+    history.Day.decode(bytes(12), data)
+    allow(StoreError, lambda: list(plans.list_plans(reader)))
     keyring = access.Keyring(Path("nowhere"), SecretKey(bytes(32)))
     allow(StoreError, lambda: keyring.lookup(reader, "AKIA"))
     allow(StoreError, lambda: list(keyring.list_keys(reader)))
@@ -139,11 +145,18 @@ def _rows() -> list[bytes]:
     header = environment.EnvironmentHeader(STORE_ID, b"g" * 16, 1 << 30, b"b" * 16)
     seeds = environment.crc_seeds("idx.objects")
     endpoint = b'E\x01{"url": "http://127.0.0.1:9000", "ca_bundle": null}'
+    plan = b'{"requests_per_minute":1000,"bytes_per_second":null,"plan":"core"}'
     return [
         header.encode(),
         environment.encode_position(journal.ORIGIN),
         environment.wrap(seeds, b"k", b"v"),
         endpoint,
+        b"\x02" + (1).to_bytes(8) * 6,  # counts
+        b"\x01" + bytes(16) + b"\xff" * 8,  # limits of a tenant
+        b"\x01" + bytes(16) + b"\xff" * 8 + b"\x01",  # of a bucket
+        history.Day(20_000, *range(1, 10)).encode(),
+        plan,
+        DEEP,
     ]
 
 
