@@ -64,7 +64,7 @@ def get_bases(reader: Reader, frame: FrameKey) -> FrameBases | None:
     """None: it has none, or nobody has published it. Raises CorruptRow."""
     key = _KEY.pack(*frame)
     row = reader.get(BASES, key)
-    return None if row is None else _decode(key, row)
+    return None if row is None else decode_bases(key, row)
 
 
 def iterate_bases(
@@ -73,13 +73,13 @@ def iterate_bases(
     """All of them, ascending. Raises CorruptRow."""
     start = b"" if after is None else _KEY.pack(*after) + b"\0"
     for key, row in reader.scan(BASES, start, limit=limit):
-        yield _frame(key), _decode(key, row)
+        yield _frame(key), decode_bases(key, row)
 
 
 def iterate_bases_of(reader: Reader, pack: int) -> Iterator[tuple[int, FrameBases]]:
     """(offset, bases) of the frames of one pack, ascending. Raises CorruptRow."""
     for key, row in reader.scan(BASES, _KEY.pack(pack, 0), _KEY.pack(pack + 1, 0)):
-        yield _frame(key)[1], _decode(key, row)
+        yield _frame(key)[1], decode_bases(key, row)
 
 
 def forget_bases(txn: Transaction, pack: int) -> None:
@@ -101,7 +101,8 @@ def _frame(key: bytes) -> FrameKey:
     return pack, offset
 
 
-def _decode(key: bytes, row: bytes) -> FrameBases:
+def decode_bases(key: bytes, row: bytes) -> FrameBases:
+    """A row. Raises CorruptRow."""
     if len(row) < _ROW.size or row[0] != _VERSION:
         raise CorruptRow(BASES, key, "length or version is not known here")
     _, chunks, ordinal = _ROW.unpack_from(row)

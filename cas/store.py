@@ -66,7 +66,7 @@ def _serial_map(fn: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
 
 
 class ChunkStore:
-    """See the module. `writer`: this process's number, never used before."""
+    """See the module. `writer`: this process's number, never used before; 0: it only reads."""
 
     def __init__(
         self,
