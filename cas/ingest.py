@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cas.frame import NORMAL
 from cas.manifest import LEAF, Builder
 from cas.pack import PackKind
 from cas.pending import PUBLISH_BATCH, Batch, Pending
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cas.appender import Appender
     from cas.chunk import Hasher
     from cas.cutter import Cutter
+    from cas.frame import Effort
     from cas.manifest import Manifest, Node
     from cas.pending import Known
     from cas.ports import ParallelMap
@@ -44,11 +46,12 @@ class Ingest:
         on_end: Callable[[], None],
         finder: BaseFinder | None = None,
         prefixes: Prefixes = Prefixes.OFF,
+        effort: Callable[[], Effort] = lambda: NORMAL,
     ) -> None:
         self._cutter = cutter
         self._hasher = hasher
         self._pending = Pending(known)
-        self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map, finder, prefixes)
+        self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map, finder, prefixes, effort)
         self._nodes = Sink(PackKind.NODE, appender, self._pending, parallel_map)
         self._builder = Builder(hasher.node_id)
         self._on_end: Callable[[], None] | None = on_end

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cas.frame import NORMAL
 from cas.pending import Pending
 from cas.publication import Publication
 from cas.sink import Sink
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cas.appender import Appender
+    from cas.frame import Effort
     from cas.pack import PackKind
     from cas.pending import Known
     from cas.ports import Buffer, ParallelMap
@@ -25,9 +27,16 @@ if TYPE_CHECKING:
 class Relocation:
     """See the module. One thread at a time; ends with `publication` + settle, or with `abort`."""
 
-    def __init__(self, kind: PackKind, known: Known, appender: Appender, parallel_map: ParallelMap) -> None:
+    def __init__(
+        self,
+        kind: PackKind,
+        known: Known,
+        appender: Appender,
+        parallel_map: ParallelMap,
+        effort: Effort = NORMAL,
+    ) -> None:
         self._pending = Pending(known)
-        self._sink = Sink(kind, appender, self._pending, parallel_map)
+        self._sink = Sink(kind, appender, self._pending, parallel_map, effort=lambda: effort)
 
     @property
     def new_stored_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """Storing a stream of chunks of one kind: known ones are dropped, new ones are gathered into frames and appended.
 
-A frame is closed before it would exceed its target size, so all of it lies in zstd's window. A chunk of that size or
+A frame is closed before it would exceed the size that the effort says (`cas.frame.Effort`). A chunk of that size or
 more (joined ones are) is a frame of its own, written at once, beside the one that is being filled. Frames that are
 complete are encoded side by side, then appended in order. Nothing of a caller's buffer is kept: at the end of `take`
 the chunks of the unfinished frame are copied.
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from cas.bases import FrameBases
 from cas.catalog import has_bases, placement_rows
-from cas.frame import MAX_CHUNKS, TARGET_RAW_BYTES, Codec, encode_frame, encode_with_bases
+from cas.frame import HURRIED, MAX_CHUNKS, NORMAL, Codec, encode_frame, encode_with_bases
 from cas.pack import PackKind
 from cas.prefix import Prefixes, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cas.appender import Appender
-    from cas.frame import EncodedFrame
+    from cas.frame import Effort, EncodedFrame
     from cas.pending import Lookup, Pending
     from cas.ports import Buffer, ParallelMap
     from cas.prefix import BaseFinder
@@ -35,7 +35,7 @@ _MAX_LEFT_OUT: Final = 32  # frames, after many tries with bases that were not w
 class _Draft:
     """A frame being filled."""
 
-    __slots__ = ("chunks", "finder", "ids", "plain", "raw_length", "runs")
+    __slots__ = ("chunks", "effort", "finder", "ids", "plain", "raw_length", "runs")
 
     def __init__(self) -> None:
         self.ids: list[bytes] = []
@@ -44,6 +44,7 @@ class _Draft:
         self.runs: list[Run] = []
         self.plain = False  # it may not have bases: others may decode by its chunks
         self.finder: BaseFinder | None = None  # set if it is to be tried with bases
+        self.effort = NORMAL
 
     def add(self, chunk_id: bytes, chunk: Buffer, length: int) -> None:
         self.ids.append(chunk_id)
@@ -59,13 +60,13 @@ class _Draft:
             self.runs.append(Run(anchor, skip, length))
 
     def encode(self) -> EncodedFrame:
-        plain = encode_frame(self.ids, self.chunks)
+        plain = encode_frame(self.ids, self.chunks, self.effort)
         if self.finder is None or plain.codec == Codec.RAW:
             return plain
         chosen = self.finder.find(self.runs)
         if chosen is None:
             return plain
-        return encode_with_bases(plain, self.ids, self.chunks, *chosen) or plain
+        return encode_with_bases(plain, self.ids, self.chunks, *chosen, self.effort) or plain
 
 
 class Sink:
@@ -79,12 +80,16 @@ class Sink:
         parallel_map: ParallelMap,
         finder: BaseFinder | None = None,
         prefixes: Prefixes = Prefixes.OFF,
+        effort: Callable[[], Effort] = lambda: NORMAL,
     ) -> None:
+        """`effort` is asked for before frames are made."""
         self._kind = kind
         self._appender = appender
         self._pending = pending
         self._parallel_map = parallel_map
         self._finder = None if prefixes is Prefixes.OFF else finder
+        self._effort = effort
+        self._frame_bytes = effort().frame_bytes
         self._patient = prefixes is Prefixes.ON
         self._misses = 0  # tries with bases in a row that were not worth it
         self._left_out = 0  # frames that are still to be left out for them
@@ -114,13 +119,13 @@ class Sink:
             if passed < index:
                 self._pass(found, ids[passed:index], chunks[passed:index])
             passed = index + 1
-            if length >= TARGET_RAW_BYTES:
+            if length >= self._frame_bytes:
                 alone = _Draft()
                 alone.add(chunk_id, chunk, length)
                 full.append(alone)
             else:
                 if draft.ids and (
-                    draft.raw_length + length > TARGET_RAW_BYTES or len(draft.ids) == MAX_CHUNKS
+                    draft.raw_length + length > self._frame_bytes or len(draft.ids) == MAX_CHUNKS
                 ):
                     full.append(draft)
                     draft = _Draft()
@@ -156,9 +161,10 @@ class Sink:
             self._write([draft])
 
     def _write(self, drafts: Sequence[_Draft]) -> None:
-        if self._finder is not None:
-            for draft in drafts:
-                draft.finder = self._finder if self._is_tried(draft) else None
+        effort = self._effort()
+        for draft in drafts:
+            draft.effort = effort
+            draft.finder = self._finder if self._is_tried(draft, effort) else None
         if len(drafts) > 1:
             encoded = list(self._parallel_map(_Draft.encode, drafts))
         else:
@@ -168,8 +174,8 @@ class Sink:
                 self._learn(worth_it=bool(frame.bases))
             self._append(draft, frame)
 
-    def _is_tried(self, draft: _Draft) -> bool:
-        if draft.plain or not draft.runs:
+    def _is_tried(self, draft: _Draft, effort: Effort) -> bool:
+        if self._finder is None or draft.plain or not draft.runs or effort is HURRIED:
             return False
         if self._left_out and not self._patient:
             self._left_out -= 1

@@ -25,6 +25,7 @@ from cas.catalog import CasStatistics, PackState, get_pack, publish, statistics
 from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
+from cas.frame import NORMAL
 from cas.healing import Healer
 from cas.ingest import Ingest
 from cas.manifest import MAX_LEVEL, Builder, Entry, Manifest, concatenate, cut, pack, walk, walk_down, wrap
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from cas.catalog import Placement
     from cas.chunk import Identity
+    from cas.frame import Effort
     from cas.manifest import Node
     from cas.marking import Bits
     from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, Sidecars, T
@@ -81,16 +83,19 @@ class ChunkStore:
         clock: Callable[[], float] = time.monotonic,
         pack_target_bytes: int = TARGET_BYTES,
         cache_bytes: int = CACHE_BYTES,
+        effort: Callable[[], Effort] = lambda: NORMAL,
     ) -> None:
         """With `operations` every ingest counts as one from its making to its end; without, the caller sees to it.
 
         With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one
         block side by side. `clock`: seconds, any origin. `cache_bytes`: decoded frames that are kept.
+        `effort`: how hard to compress what is uploaded, now; asked for by any thread.
         """
         self._kv = kv
         self._packs = packs
         self._operations = operations
         self._parallel_map = parallel_map
+        self.effort = effort  # may be replaced at any time
         Cutter.of(identity)  # refuses unknown rules
         self._identity = identity
         self._hasher = Hasher(identity.hash_key)
@@ -117,6 +122,7 @@ class ChunkStore:
             on_end,
             self._finder,
             prefixes,
+            self.effort,
         )
 
     def compose(self, parts: Sequence[tuple[Manifest, int, int]]) -> Composition:
@@ -235,9 +241,9 @@ class ChunkStore:
 
     # --- collection ---------------------------------------------------------------------------------------------
 
-    def relocation(self, kind: PackKind) -> Relocation:
+    def relocation(self, kind: PackKind, effort: Effort = NORMAL) -> Relocation:
         """Stores chunks of condemned packs anew, in this process's packs: see `cas.relocation`."""
-        return Relocation(kind, self._known, self._appender, self._parallel_map)
+        return Relocation(kind, self._known, self._appender, self._parallel_map, effort)
 
     def read_chunks(self, kind: PackKind, spans: Sequence[Span]) -> list[memoryview]:
         """As `read`, for chunks of packs of either kind: nodes have ids of their own."""
