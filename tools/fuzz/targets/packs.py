@@ -143,15 +143,11 @@ def _raw_frame() -> bytes:
 def _frame_with_bases() -> bytes:
     """Behind its bases' ids, which stand for their bytes."""
     base = ChunkId(blake3(b"base").digest())
-    plain = frame.encode_frame([b"p" * 32], [base * 20])
-    encoded = frame.encode_with_bases(
-        frame.encode_frame([b"p" * 32], [blake3(b"x").digest(length=99)]),
-        [b"p" * 32],
-        [base * 20],
-        [base],
-        base,
-    )
-    return (encoded or plain).header + b"".join((encoded or plain).payload)
+    noise = blake3(b"noise").digest(length=900)  # much longer than what the same chunk takes behind its base
+    plain = frame.encode_frame([b"p" * 32], [noise])
+    encoded = frame.encode_with_bases(plain, [b"p" * 32], [base * 20], [base], base)
+    assert encoded is not None
+    return encoded.header + b"".join(encoded.payload)
 
 
 def _packs() -> list[bytes]:
