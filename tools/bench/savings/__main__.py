@@ -50,6 +50,7 @@ def main() -> int:
             missing.append(f"{name}: {error}")
         else:
             print(table.line(rows[-1]), flush=True)
+            _write(rows, arguments)
     failed = table.failures(rows, arguments.floor, complete={r.corpus.name for r in rows} == set(CORPORA))
     _conclude(rows, failed, missing)
     if arguments.json is not None:
@@ -58,6 +59,15 @@ def main() -> int:
             json.dumps(whole | {"rows": [table.to_json(row) for row in rows]}, indent=1)
         )
     return 2 if missing else 1 if failed else 0
+
+
+def _write(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    """After each row: a run that is broken off keeps what it has."""
+    if arguments.json is not None:
+        whole = {"scale": arguments.scale, "policy": arguments.policy, "mean": table.geometric_mean(rows)}
+        arguments.json.write_text(
+            json.dumps(whole | {"rows": [table.to_json(row) for row in rows]}, indent=1)
+        )
 
 
 def _conclude(rows: Sequence[Row], failed: Sequence[str], missing: Sequence[str]) -> None:
