@@ -3,7 +3,7 @@
 Every corpus goes version after version into a new server, through S3, and into each peer; then the server is stopped, what can be
 collected is collected, and `stored_bytes` of `vaultaire stats` (packs and database, metadata included) is held against the peers'
 files. Prints a table in Markdown: logical / stored of each store, ours / best peer, chunks per MiB of unique data, and
-CPU seconds per GB of logical data. Needs restic, borg (Debian: borgbackup), git, mkfs.ext4, and 2 GB of disk.
+CPU seconds per GB of logical data. Needs restic, borg (Debian: borgbackup), git, mkfs.ext4, and 1 GB of disk in `--work`.
 
 Exit status 1 if a floor is not reached (see `table`), 2 if a peer or what a corpus is made from is missing.
 """

@@ -31,8 +31,8 @@ class Site:
         return max(64 << 10, int(mib * MIB * self.scale))
 
     def states(self, count: int) -> int:
-        """So many versions, fewer (but 3) at scales under one, for generators whose versions cannot be made smaller."""
-        return max(3, min(count, int(count * self.scale)))
+        """So many versions, fewer (but 3) at scales under a quarter, for what cannot be made smaller itself."""
+        return max(3, min(count, int(4 * count * self.scale)))
 
 
 @dataclass(frozen=True, slots=True)

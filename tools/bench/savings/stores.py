@@ -44,6 +44,7 @@ class Stored:
     cpu_seconds: float
     chunks_per_mib: float = 0.0  # of unique data; 0: not known
     collected_bytes: int = 0  # given back by `vaultaire gc`
+    database_bytes: int = 0  # of the stored ones: rows, and objects that are small enough to live in them
 
 
 class Store(Protocol):
@@ -93,11 +94,14 @@ class Vaultaire:
         self._server.stop(COMMAND_SECONDS)
         collected = json.loads(self._server.cli("gc", "--json").stdout)
         totals = self._server.stats()
+        stored = int(totals["stored_bytes"])
+        packs = sum(path.stat().st_size for path in self._server.data.rglob("*.pack"))
         return Stored(
-            int(totals["stored_bytes"]),
+            stored,
             spent,
             totals["chunks"] * MIB / max(1, totals["unique_bytes"]),
             int(collected["freed_bytes"]),
+            stored - packs,
         )
 
     def end(self) -> None:

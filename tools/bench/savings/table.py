@@ -104,6 +104,7 @@ def to_json(row: Row) -> dict[str, object]:
         "gain": row.gain,
         "chunks_per_mib": row.stored[OURS].chunks_per_mib,
         "collected_bytes": row.stored[OURS].collected_bytes,
+        "database_bytes": row.stored[OURS].database_bytes,
         "seconds": row.seconds,
         "stores": {
             name: {
