@@ -145,6 +145,16 @@ def test_without_metadata_all_of_it_comes_back_from_the_packs(damaged):
     assert damaged.verify(read_data=True).clean
 
 
+def test_the_key_is_verified_by_a_frame_that_can_be_decoded_alone(damaged):
+    (pack, _), _, placed = frame_with_bases(damaged)
+    for path in [damaged.path(place.pack) for place in placed if place.pack != pack]:
+        path.unlink(missing_ok=True)
+    identity = (damaged.directory / "store.json").read_text()
+    (damaged.directory / "store.json").unlink()
+    rebuild_store(damaged.directory, identity_from=True)
+    assert (damaged.directory / "store.json").read_text() == identity
+
+
 def test_reading_says_which_base_is_lost(damaged):
     _, bases, _ = frame_with_bases(damaged)
     with damaged.store() as store:
