@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cas.ports import PackPlace
 
 
-NO_WRITER: Final = 0
+NO_WRITER: Final = 0  # of a process that has opened a read-only store: it makes no packs
 
 
 class Appender:
