@@ -79,6 +79,7 @@ class Laboratory:
     folder: Path
     mutant: mutants.Mutant | None = None
     knowledge: dict[str, Knowledge] = field(default_factory=dict)
+    slowest: float = 0.0  # seconds: the longest silence of a child that spoke again, and so of one operation
 
     def prepare(self, seed: int = 0) -> None:
         self.knowledge["new"] = Knowledge.of(["a", "b"])
@@ -95,7 +96,7 @@ class Laboratory:
         child, tracer = self._start(
             script, ["-o", str(log), "-e", "trace=" + ",".join(f"?{c}" for c in CALLS)]
         )
-        outcome = _listen(child, copy.deepcopy(self.knowledge[script]))
+        outcome = self._listen(child, copy.deepcopy(self.knowledge[script]))
         child.end()
         tracer.wait()
         assert outcome is None, outcome
@@ -112,7 +113,7 @@ class Laboratory:
         else:
             child, tracer = self._start(fault.script, ["-o", os.devnull, *_inject(fault)])
         try:
-            wrong = _listen(child, known)
+            wrong = self._listen(child, known)
         finally:
             killed = not child.ended
             status = child.end()
@@ -195,9 +196,23 @@ class Laboratory:
 
         child = Child(look)
         try:
-            return _listen(child, known, allow_failures=False)
+            return self._listen(child, known, allow_failures=False)
         finally:
             child.end()
+
+    def _listen(self, child: Child, known: Knowledge, *, allow_failures: bool = True) -> str | None:
+        """To the child's end. What is wrong with what it says."""
+        while True:
+            began = time.monotonic()
+            message = child.receive(began + HANG_SECONDS)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            if message is None:
+                return None if child.ended else f"it hangs; the last operation: {known.pending}"
+            known.hear(message)
+            if message[0] in ("raised", "wrong") or (
+                message[0] in ("failed", "refused") and not allow_failures
+            ):
+                return f"{message[0]}: {' '.join(map(str, message[1:]))}"
 
 
 def _work(store: Store, known: Knowledge, tell: Any) -> None:
@@ -220,17 +235,6 @@ def _work(store: Store, known: Knowledge, tell: Any) -> None:
         return tell("refused", "work", type(error).__name__, str(error))
     wrong = known.judge(found)
     return None if wrong is None else tell("wrong", f"at the end of the work: {wrong}")
-
-
-def _listen(child: Child, known: Knowledge, *, allow_failures: bool = True) -> str | None:
-    """To the child's end. What is wrong with what it says."""
-    while True:
-        message = child.receive(time.monotonic() + HANG_SECONDS)
-        if message is None:
-            return None if child.ended else f"it hangs; the last operation: {known.pending}"
-        known.hear(message)
-        if message[0] in ("raised", "wrong") or (message[0] in ("failed", "refused") and not allow_failures):
-            return f"{message[0]}: {' '.join(map(str, message[1:]))}"
 
 
 def _inject(fault: Fault) -> list[str]:
@@ -277,6 +281,10 @@ def warm_up(folder: Path) -> None:
         worker.take_all_care()
         workload.read_states(store, ["a"])
         checks.verify(store)
+
+
+def _shown(value: range | str | None) -> str:
+    return f"{value.start}-{value.stop - 1}" if isinstance(value, range) else value or ""
 
 
 def main() -> int:
@@ -326,10 +334,19 @@ def main() -> int:
                 findings.append(f"{fault}: {wrong}")
                 print(findings[-1], file=sys.stderr, flush=True)
     each = (time.monotonic() - began) / max(tried, 1)
-    print(f"{tried:,} faults of {len(wanted):,}, {len(findings)} findings, {each * 1000:.0f} ms per fault")
+    slowest = laboratory.slowest
+    print(
+        f"{tried:,} faults of {len(wanted):,}, {len(findings)} findings, {each * 1000:.0f} ms per fault, "
+        f"slowest operation {slowest:.1f} s"
+    )
     if options.record:
         command = f"python -m tests.crash.syscall_faults --every {options.every} --offset {options.offset}"
-        counts_text = f"{tried:,} faults of {len(wanted):,} in all"
+        command += "".join(
+            f" --{name} {value}"
+            for name in ("calls", "kinds", "script", "numbers")
+            if (value := _shown(getattr(options, name)))
+        )
+        counts_text = f"{tried:,} faults of {len(wanted):,} in all; slowest operation {slowest:.1f} s"
         run = results.Run(
             "system calls", range(options.offset, options.offset + 1), counts_text, len(findings), command
         )
