@@ -26,6 +26,7 @@ import gc
 import itertools
 import logging
 import os
+import pickle
 import random
 import re
 import shutil
@@ -54,6 +55,7 @@ CALLS = (
 READS = ("pread64", "preadv", "preadv2")
 FAULTS = ("EIO", "ENOSPC", "EDQUOT", "EINTR", "EIO+", "ENOSPC+", "KILL")
 SHORT = "short"
+KINDS = (*FAULTS, SHORT)
 PYTHON_WRITES = {"pwrite": ("pwrite64",), "pwritev": ("pwritev", "pwritev2"), "write": ("write",)}
 STEPS = 24
 HANG_SECONDS = 30.0  # for one operation on a busy machine; the promise is 5 s on a quiet one
@@ -71,6 +73,11 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.script}: {self.call} {self.number} {self.kind}"
 
+    @property
+    def slot(self) -> int:
+        """Deals faults out among runs, the same whatever counts are: in one of 7 runs, each N fails in one way."""
+        return KINDS.index(self.kind) + self.number
+
 
 @dataclass(slots=True)
 class Laboratory:
@@ -81,14 +88,22 @@ class Laboratory:
     knowledge: dict[str, Knowledge] = field(default_factory=dict)
     slowest: float = 0.0  # seconds: the longest silence of a child that spoke again, and so of one operation
 
-    def prepare(self, seed: int = 0) -> None:
+    def prepare(self, seed: int = 0, kept: Path | None = None) -> None:
+        """With `kept`, the killed store is taken from there if it is there, and else put there."""
         self.knowledge["new"] = Knowledge.of(["a", "b"])
+        if kept is not None and kept.exists():
+            shutil.copytree(kept / "store", self.folder / "killed")
+            self.knowledge["killed"] = pickle.loads((kept / "knowledge").read_bytes())
+            return
         history = History(seed, self.folder / "killed")
         rng = random.Random(seed)
         for number in range(6):
             history._one(rng, number)
         assert history.finding is None, history.finding
         self.knowledge["killed"] = history.knowledge
+        if kept is not None:
+            shutil.copytree(self.folder / "killed", kept / "store")
+            (kept / "knowledge").write_bytes(pickle.dumps(history.knowledge))
 
     def count(self, script: str) -> dict[str, int]:
         """How often the script makes each call."""
@@ -298,6 +313,11 @@ def main() -> int:
     parser.add_argument(
         "--directory", type=Path, help="where the stores are made (default: a temporary directory)"
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="where the killed store is kept: it differs from one making to the next, and so do its N",
+    )
     parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
     options = parser.parse_args()
@@ -313,13 +333,15 @@ def main() -> int:
         warm_up(Path(folder) / "warm")
         gc.freeze()
         laboratory = Laboratory(Path(folder), mutants.BY_NAME.get(options.mutant))
-        laboratory.prepare()
+        laboratory.prepare(kept=options.keep)
         wanted: list[Fault] = []
         for script in ("new", "killed"):
             counts = laboratory.count(script)
             print(f"{script}: {dict(sorted(counts.items()))}", flush=True)
             wanted += faults(script, counts)
-        for fault in wanted[options.offset :: options.every]:
+        for fault in wanted:
+            if fault.slot % options.every != options.offset:
+                continue
             if options.calls and fault.call not in options.calls.split(","):
                 continue
             if options.kinds and fault.kind not in options.kinds.split(","):
