@@ -5,7 +5,7 @@
 A seed is one server over one new data directory. Clients, each with keys of its own, put, copy, read, list, delete, keep
 versions and leave multipart uploads open for a while, and know what every answer has to be; half of the bodies are taken
 from a few that everybody uses, so that chunks die and are needed again. Beside them the maintenance process collects as
-it always does, and `vaultaire gc` runs again and again. What must hold:
+it always does, and `vaultaire gc` runs again and again; packs are small, so that both find work. What must hold:
 
 * every answer has the status and, byte for byte, the body that the client's own history calls for;
 * at the end everything is read once more, and `verify --read-data` finds nothing;
@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tests.crash import results
-from tests.s3.harness import Server
+from tests.crash import mutants, results
+from tests.s3.harness import REPOSITORY, Server
 from tests.s3.wire import Caller, Connection, content_md5
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ OPEN_UPLOADS = 3  # of each client
 REQUESTS_PER_CONNECTION = 500  # then another worker may get the client
 PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 2.0  # of the collector
+LOOK_EVERY = 4  # rounds
+PACK_BYTES = 1 << 20  # so that there are dozens of packs, and many are sealed, emptied and removed
 LEFT_OVER = 0.01
 
 
@@ -298,19 +300,20 @@ def delete_objects(session: Session, bucket: str, versions: list[tuple[str, str]
 
 
 class CollectorLoop(threading.Thread):
-    """`vaultaire gc` over and over beside the server; what it freed, and the largest store it saw."""
+    """`vaultaire gc` over and over beside the server; what it removed, and the largest store it saw."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(name="collector", daemon=True)
         self.server = server
         self.over = threading.Event()
-        self.rounds = self.freed_bytes = self.peak_bytes = self.removed_packs = 0
+        self.rounds = self.removed_packs = self.peak_bytes = 0
         self.finding: str | None = None
 
     def run(self) -> None:
         try:
             while not self.over.wait(PAUSE_SECONDS):
-                self.look()
+                if self.rounds % LOOK_EVERY == 0:
+                    self.look()
                 self.collect()
         except Exception as error:
             self.finding = f"the collector: {error!r}"
@@ -323,7 +326,6 @@ class CollectorLoop(threading.Thread):
         if not told["complete"] or told["errors"] or told["missing_chunks"]:
             raise Finding(f"collection: {told}")
         self.rounds += 1
-        self.freed_bytes += told["freed_bytes"]
         self.removed_packs += told["removed_packs"]
 
 
@@ -333,7 +335,7 @@ class Outcome:
 
     requests: int = 0
     rounds: int = 0
-    freed_bytes: int = 0
+    removed_packs: int = 0
     left_over: float = 0.0
     findings: list[str] = field(default_factory=list)
 
@@ -361,7 +363,7 @@ def churn(server: Server, seed: int, clients: int, requests: int) -> Outcome:
         outcome.left_over = end(server, crowd, collector)
         if outcome.left_over >= LEFT_OVER:
             findings.append(f"{outcome.left_over:.2%} of the peak are left")
-    outcome.rounds, outcome.freed_bytes = collector.rounds, collector.freed_bytes
+    outcome.rounds, outcome.removed_packs = collector.rounds, collector.removed_packs
     return outcome
 
 
@@ -377,6 +379,13 @@ def end(server: Server, crowd: list[Client], collector: CollectorLoop) -> float:
     return server.stats()["stored_bytes"] / collector.peak_bytes
 
 
+def environment(mutant: str | None = None) -> dict[str, str]:
+    """Of a server with small packs, whose processes are broken by this mutant."""
+    path = f"{Path(__file__).parent / 'changed_server'}{os.pathsep}{REPOSITORY}"
+    changed = {"PYTHONPATH": path, "VAULTAIRE_TEST_PACK_BYTES": str(PACK_BYTES)}
+    return changed if mutant is None else {**changed, "VAULTAIRE_TEST_MUTANT": mutant}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.server_churn", description=__doc__)
     parser.add_argument("--seeds", type=results.parse_seeds, default=range(1))
@@ -384,6 +393,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--directory", type=Path, help="where the stores are made")
+    parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md per seed")
     options = parser.parse_args()
     bad = 0
@@ -391,7 +401,7 @@ def main() -> int:
         began = time.monotonic()
         with (
             tempfile.TemporaryDirectory(prefix="vaultaire-churn-", dir=options.directory) as folder,
-            Server(Path(folder) / "data", workers=options.workers) as server,
+            Server(Path(folder) / "data", options.workers, environment=environment(options.mutant)) as server,
         ):
             try:
                 outcome = churn(server, seed, options.clients, options.requests)
@@ -400,10 +410,8 @@ def main() -> int:
             if outcome.findings:
                 print(f"seed {seed}: {outcome.findings}\n{server.log_text()[-3000:]}", file=sys.stderr)
         bad += len(outcome.findings)
-        counts = f"{outcome.requests:,} requests beside {outcome.rounds:,} collections; "
-        counts += (
-            f"{outcome.freed_bytes >> 20:,} MiB freed, {outcome.left_over:.2%} of the peak left at the end"
-        )
+        counts = f"{outcome.requests:,} requests beside {outcome.rounds:,} collections of "
+        counts += f"{outcome.removed_packs:,} packs; {outcome.left_over:.2%} of the peak left at the end"
         seconds = time.monotonic() - began
         print(f"seed {seed}: {counts}, {len(outcome.findings)} findings, {seconds:.0f} s", flush=True)
         if options.record:
