@@ -311,10 +311,12 @@ class CollectorLoop(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.over.wait(PAUSE_SECONDS):
+            while True:
                 if self.rounds % LOOK_EVERY == 0:
                     self.look()
                 self.collect()
+                if self.over.wait(PAUSE_SECONDS):
+                    break
         except Exception as error:
             self.finding = f"the collector: {error!r}"
 
