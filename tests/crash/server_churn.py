@@ -333,7 +333,7 @@ class CollectorLoop(threading.Thread):
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one seed."""
+    """Of one seed; collections are those beside the requests."""
 
     requests: int = 0
     rounds: int = 0
@@ -359,13 +359,13 @@ def churn(server: Server, seed: int, clients: int, requests: int) -> Outcome:
     collector.over.set()
     collector.join()
     findings = [thread.finding for thread in (*crowd, collector) if thread.finding is not None]
-    outcome = Outcome(sum(c.session.requests for c in crowd), findings=findings)
+    requests_made = sum(client.session.requests for client in crowd)
+    outcome = Outcome(requests_made, collector.rounds, collector.removed_packs, findings=findings)
     if not findings:
         collector.look()
         outcome.left_over = end(server, crowd, collector)
         if outcome.left_over >= LEFT_OVER:
             findings.append(f"{outcome.left_over:.2%} of the peak are left")
-    outcome.rounds, outcome.removed_packs = collector.rounds, collector.removed_packs
     return outcome
 
 
