@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +76,9 @@ class Fault:
 
     @property
     def slot(self) -> int:
-        """Deals faults out among runs, the same whatever counts are: in one of 7 runs, each N fails in one way."""
-        return KINDS.index(self.kind) + self.number
+        """Deals faults out among runs, evenly, the same whatever counts are: in each of 7, every N fails in one way."""
+        spread = zlib.crc32(f"{self.script} {self.call} {self.number}".encode())
+        return 7 * spread + KINDS.index(self.kind) + self.number
 
 
 @dataclass(slots=True)
