@@ -127,6 +127,8 @@ class Appender:
         """Let go of the files that are still open."""
         with self._lock:
             packs = list(self._unsettled.values())
+            # A full disk: the pack got its header, but neither a frame that was published nor a footer.
+            self.has_leftovers |= any(not pack.has_row for pack in packs)
             self._unsettled.clear()
             self._current.clear()
         for pack in packs:
