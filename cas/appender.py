@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cas.ports import PackPlace
 
 
-NO_WRITER: Final = 0
+NO_WRITER: Final = 0  # of a process that has opened a read-only store: it makes no packs
 
 
 class Appender:
@@ -127,6 +127,8 @@ class Appender:
         """Let go of the files that are still open."""
         with self._lock:
             packs = list(self._unsettled.values())
+            # A full disk: the pack got its header, but neither a frame that was published nor a footer.
+            self.has_leftovers |= any(not pack.has_row for pack in packs)
             self._unsettled.clear()
             self._current.clear()
         for pack in packs:

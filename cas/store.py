@@ -277,7 +277,7 @@ class ChunkStore:
 
     @property
     def is_tidy(self) -> bool:
-        """False: a pack file without a row could not be removed, which is then left to whoever adopts this writer."""
+        """False: a pack file without a row stayed, which is then left to whoever adopts this writer. Ask after `close`."""
         return not self._appender.has_leftovers
 
     def adopt(self, dead_writer: int) -> Adoption:
