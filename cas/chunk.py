@@ -3,8 +3,8 @@
 A chunk id is the keyed BLAKE3-256 of the chunk's raw bytes, a node id the same under another key, so manifest nodes
 and data never share an id. The key is random and belongs to the store: ids of two stores cannot be compared.
 
-The cut rules are pinned here too. Changing them never makes old data unreadable, it only loses dedup against what
-is already stored; they are no part of the byte format.
+The cut rules are pinned here too, when the store is made. Changing them never makes old data unreadable, it only
+loses dedup against what is already stored; they are no part of the byte format.
 
 BLAKE3: https://github.com/BLAKE3-team/BLAKE3-specs (the library releases the GIL for all but tiny inputs).
 """
@@ -29,6 +29,8 @@ ID_BYTES: Final = 32
 MAX_RAW_BYTES: Final = 16 << 20  # of a chunk, and of a frame: what a reader must be ready to hold
 FORMAT_VERSION: Final = 1
 DEFAULT_CDC: Final = "fastcdc2020/32768/8192/131072/nc2"
+TAR: Final = 1  # versions of the rules that new stores have
+UNIFORM: Final = 1
 
 # Derives the node key from the hash key; the text is part of the format.
 _NODE_CONTEXT: Final = "vaultaire 2026 manifest node ids"
@@ -43,6 +45,8 @@ class Identity:
     cdc: str = DEFAULT_CDC
     domain: int = 0  # dedup domain (u32)
     format_version: int = FORMAT_VERSION
+    tar: int = TAR  # version of the rule that cuts at members of tars; 0: none
+    uniform: int = UNIFORM  # of the rule that joins chunks of noise; 0: none
 
     @classmethod
     def create(cls) -> Identity:
@@ -50,9 +54,14 @@ class Identity:
         return cls(secrets.token_bytes(16), secrets.token_bytes(32))
 
     @property
-    def cut_rules(self) -> dict[str, str]:
-        """Every rule that decides where a chunk ends, by name."""
-        return {"cdc": self.cdc}
+    def cut_rules(self) -> dict[str, str | int]:
+        """Every rule that decides where a chunk ends, by name. Those that are off are not there."""
+        rules: dict[str, str | int] = {"cdc": self.cdc}
+        if self.tar:
+            rules["tar"] = self.tar
+        if self.uniform:
+            rules["uniform"] = self.uniform
+        return rules
 
     def to_json(self) -> dict[str, object]:
         """For `store.json`."""
@@ -74,15 +83,30 @@ class Identity:
             raise TypeError("format_version and domain must be numbers, cut an object")
         if not isinstance(store_id, str) or not isinstance(hash_key, str):
             raise TypeError("store_id and hash_key must be hexadecimal text")
-        if version != FORMAT_VERSION or set(cut) != {"cdc"}:
-            raise UnsupportedFormat(f"store format {version} with cut rules {sorted(cut)} is not known here")
-        identity = cls(bytes.fromhex(store_id), bytes.fromhex(hash_key), cut["cdc"], domain, version)
+        rules = _parse_rules(cut)
+        if version != FORMAT_VERSION or rules is None:
+            raise UnsupportedFormat(f"store format {version} with cut rules {cut} is not known here")
+        cdc, tar, uniform = rules
+        identity = cls(bytes.fromhex(store_id), bytes.fromhex(hash_key), cdc, domain, version, tar, uniform)
         if len(identity.store_id) != 16 or len(identity.hash_key) != 32:
             raise ValueError("store_id must have 16 bytes, hash_key 32")
         # With one wrong digit of the hash key every chunk would look damaged, and what is stored be lost later.
         if document["checksum"] != identity.to_json()["checksum"]:
             raise ValueError("its checksum differs: something in it was changed")
         return identity
+
+
+def _parse_rules(cut: Mapping[str, object]) -> tuple[str, int, int] | None:
+    """None: some rule is not known here."""
+    cdc, tar, uniform = cut.get("cdc"), cut.get("tar", 0), cut.get("uniform", 0)
+    if not isinstance(cdc, str) or not cut.keys() <= {"cdc", "tar", "uniform"}:
+        return None
+    if type(tar) is not int or type(uniform) is not int:
+        return None
+    # An explicit 0 is nothing that we write.
+    if tar not in (0, TAR) or uniform not in (0, UNIFORM) or 0 in (cut.get("tar"), cut.get("uniform")):
+        return None
+    return cdc, tar, uniform
 
 
 def _checksum(document: Mapping[str, object]) -> str:

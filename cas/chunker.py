@@ -58,6 +58,7 @@ class Chunker:
     """One stream. One thread at a time. Holds less than `rules.maximum` bytes between feeds."""
 
     def __init__(self, rules: CutRules) -> None:
+        self._minimum = rules.minimum
         self._maximum = rules.maximum
         self._cutter = rules.cutter()
         self._tail = bytearray()
@@ -91,8 +92,18 @@ class Chunker:
         self._cut_block(memoryview(held), chunks)
         return chunks
 
+    def feed_last(self, block: memoryview) -> list[memoryview]:
+        """As `feed`, then `finish`; what lies in `block` is not copied if nothing was held."""
+        if self._tail:
+            return self.feed(block) + self.finish()
+        if len(block) <= self._minimum:
+            return [block] if block else []
+        return [cut.data for cut in self._cutter.cut_buf(block)]
+
     def finish(self) -> list[memoryview]:
         """What is left, cut as the end of the stream; the chunker is empty again."""
+        if not self._tail:
+            return []
         rest = bytes(self._tail)
         self._tail.clear()
         return [cut.data for cut in self._cutter.cut_buf(rest)]

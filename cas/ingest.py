@@ -1,7 +1,7 @@
 """Ingests: one running upload into the chunk store.
 
 Per block: cut, hash, look up (one round trip), compress what is new, append. Memory stays bounded whatever the
-size: the chunker's tail, one unfinished frame, one unfinished manifest node per level, and the placements that wait
+size: what is not cut yet (`cas.cutter`), one unfinished frame, one unfinished manifest node per level, and the placements that wait
 for a publication (up to about PUBLISH_BATCH if the caller publishes early, as it should).
 
 Nothing that an ingest appends is visible or relied upon before a commit holds its publication; whatever fails or is
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cas.frame import NORMAL
 from cas.manifest import LEAF, Builder
 from cas.pack import PackKind
-from cas.pending import PUBLISH_BATCH, Pending
+from cas.pending import PUBLISH_BATCH, Batch, Pending
+from cas.prefix import Prefixes
 from cas.publication import Publication
 from cas.sink import Sink
 
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 
     from cas.appender import Appender
     from cas.chunk import Hasher
-    from cas.chunker import Chunker
+    from cas.cutter import Cutter
+    from cas.frame import Effort
     from cas.manifest import Manifest, Node
     from cas.pending import Known
     from cas.ports import ParallelMap
+    from cas.prefix import BaseFinder
 
 
 class Ingest:
@@ -34,22 +38,25 @@ class Ingest:
 
     def __init__(
         self,
-        chunker: Chunker,
+        cutter: Cutter,
         hasher: Hasher,
         known: Known,
         appender: Appender,
         parallel_map: ParallelMap,
         on_end: Callable[[], None],
+        finder: BaseFinder | None = None,
+        prefixes: Prefixes = Prefixes.OFF,
+        effort: Callable[[], Effort] = lambda: NORMAL,
     ) -> None:
-        self._chunker = chunker
+        self._cutter = cutter
         self._hasher = hasher
         self._pending = Pending(known)
-        self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map)
+        self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map, finder, prefixes, effort)
         self._nodes = Sink(PackKind.NODE, appender, self._pending, parallel_map)
         self._builder = Builder(hasher.node_id)
         self._on_end: Callable[[], None] | None = on_end
         self._manifest: Manifest | None = None
-        self._taken: list[dict[bytes, bytes]] = []  # for publications that are not committed yet
+        self._taken: list[Batch] = []  # for publications that are not committed yet
         self.size = 0  # bytes fed
         self.chunks = 0  # chunks cut, known ones included
 
@@ -66,7 +73,7 @@ class Ingest:
     @property
     def held_bytes(self) -> int:
         """Raw bytes of the chunks that are not written yet."""
-        return self._chunker.held_bytes + self._data.held_bytes
+        return self._cutter.held_bytes + self._data.held_bytes
 
     def feed(self, block: bytes | memoryview) -> None:
         """Take the next bytes in; keeps nothing of `block`. Blocking. 64 KiB to 4 MiB at a time are best.
@@ -76,20 +83,21 @@ class Ingest:
         if self._manifest is not None:
             raise RuntimeError("an ingest is fed after it was finished")
         self.size += len(block)
-        self._take(self._chunker.feed(block))
+        self._take(self._cutter.feed(block))
 
     def flush(self) -> None:
-        """Write all that is complete, and hold no more than the chunk that is not. Frames become smaller by it.
+        """Write what there is, and hold no more than a base chunk that is not complete. Frames become smaller by it,
+        and joined chunks of noise, which are then not found again (`Cutter.settle`).
 
         For a caller that is short of memory. Blocking. Raises as `feed`.
         """
-        self._take(self._chunker.settle())
+        self._take(self._cutter.settle())
         self._data.flush()
 
     def finish(self) -> Manifest:
         """No more bytes: write what is left. Idempotent. Raises as `feed`."""
         if self._manifest is None:
-            self._take(self._chunker.finish())
+            self._take(self._cutter.finish())
             self._data.flush()
             self._manifest, nodes = self._builder.finish()
             self._store_nodes(nodes)
@@ -110,8 +118,8 @@ class Ingest:
 
     def abort(self) -> None:
         """Forget it; also after a failure, and harmless after its end. Idempotent."""
-        for placements in (*self._taken, self._pending.placements):
-            self._pending.known.withdraw(placements)
+        for batch in (*self._taken, self._pending.take()):
+            self._pending.known.withdraw(batch.placements)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
@@ -134,19 +142,21 @@ class Ingest:
 
     def _publish(self, relied: frozenset[int], *, final: bool) -> Publication:
         pending = self._pending
-        self._taken.append(pending.placements)
-        pending.placements = {}
-        placements = self._taken[-1]
+        batch = pending.take()
+        self._taken.append(batch)
         if final:
             # Early ones that failed or are still undecided are taken along: published twice does no harm, never would.
-            placements = {chunk: row for taken in self._taken for chunk, row in taken.items()}
+            batch = Batch(
+                {chunk: row for taken in self._taken for chunk, row in taken.placements.items()},
+                {frame: bases for taken in self._taken for frame, bases in taken.bases.items()},
+            )
 
         def on_settle(committed: bool) -> None:
             if committed:
-                pending.published(placements)
+                pending.published(batch.placements)
             if final:
                 self.abort()
             elif committed:
-                self._taken.remove(placements)
+                self._taken.remove(batch)
 
-        return Publication(placements, dict(pending.needed), relied, on_settle)
+        return Publication(batch, dict(pending.needed), relied, on_settle)

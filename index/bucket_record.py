@@ -10,6 +10,7 @@ from index.fields import Layout, decoding, encoding, required
 from index.values import (
     VERSIONING,
     DefaultRetention,
+    Prefixes,
     Versioning,
     decode_default_retention,
     encode_default_retention,
@@ -24,6 +25,10 @@ _OBJECT_LOCK: Final = 0x01
 _LIMITED: Final = 0x02
 # A compatible one: who does not know of configurations need not look for them.
 _CONFIGURED: Final = 0x01
+# Compatible as well: they say how new data is stored, not what is there.
+_PREFIXES: Final[dict[Prefixes, int]] = {"auto": 0, "off": 0x02, "on": 0x04}
+_PREFIXES_OF: Final = {bits: name for name, bits in _PREFIXES.items()}
+_PREFIXES_MASK: Final = 0x06
 
 # kind, version, head length, flags, flags | versioning | id, created_ms, sequence
 BUCKET: Final = Layout(
@@ -47,6 +52,7 @@ class BucketRecord:
     object_lock: bool = False  # once set, for ever; versioning is then Enabled
     default_retention: DefaultRetention | None = None
     configured: bool = False  # it has a row in idx.configs; kept by `index.configs`: spares requests the look
+    prefixes: Prefixes = "auto"  # whether new data is compressed against earlier data
     limited: bool = False  # it or its tenant has a quota: a row in idx.quotas; kept by `index.quotas`
 
     def encode(self) -> bytes:
@@ -57,7 +63,7 @@ class BucketRecord:
                 BUCKET.version,
                 BUCKET.head.size,
                 (_OBJECT_LOCK if self.object_lock else 0) | (_LIMITED if self.limited else 0),
-                _CONFIGURED if self.configured else 0,
+                (_CONFIGURED if self.configured else 0) | _PREFIXES[self.prefixes],
                 VERSIONING.index(self.versioning),
                 self.id,
                 self.created_ms,
@@ -90,5 +96,6 @@ class BucketRecord:
                 bool(flags & _OBJECT_LOCK),
                 decode_default_retention(fields.get(_DEFAULT_RETENTION)),
                 bool(compatible & _CONFIGURED),
+                _PREFIXES_OF.get(compatible & _PREFIXES_MASK, "auto"),
                 bool(flags & _LIMITED),
             )

@@ -46,6 +46,7 @@ class MemoryBudget:
         """`stream_bytes`: counted for each stream beside what it holds. `streams_changed` is told their number."""
         self.total_bytes = total_bytes
         self.held_bytes = 0
+        self.carried_bytes = 0  # of the above: see Lease.carry
         self.ended_streams = 0  # slow ones that had to go, so far
         self.clock = clock
         self._stream_bytes = stream_bytes
@@ -109,6 +110,7 @@ class Lease:
         self._end = end
         self._look = budget.clock(), 0  # when the budget last asked, and the progress then
         self._rate = math.inf
+        self._carried = 0
         self.bytes = GUARANTEED_BYTES
         self.progress_bytes = 0  # received from, or sent to, the client; its user counts
 
@@ -142,6 +144,16 @@ class Lease:
             self._budget.held_bytes += held - self.bytes
             self.bytes = held
 
+    def carry(self, carried: int) -> bool:
+        """So many bytes are carried on from block to block, for a better cut. False: write them, all streams together
+        carry more than a sixteenth of the budget.
+        """
+        if not self.bytes:
+            return True
+        self._budget.carried_bytes += carried - self._carried
+        self._carried = carried
+        return self._budget.carried_bytes <= self._budget.total_bytes // 16
+
     def keep(self) -> None:
         """The client has done its part: from now on it is not slow, however long the server takes."""
         self._end = None
@@ -149,6 +161,7 @@ class Lease:
     def release(self) -> None:
         """Give everything back; idempotent."""
         if self.bytes:
+            self.carry(0)
             self._budget.held_bytes -= self.bytes
             self.bytes = 0
             self._end = None

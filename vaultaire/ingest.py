@@ -3,7 +3,8 @@
 Blocks grow with what arrives (64 KiB to 4 MiB; 1 MiB while many streams run), and the byte budget is asked before
 they grow. While threads work on one block (the client's digests beside cut + hash + look up + compress + append)
 the next one is received: two blocks are held at most, and a client that stalls holds but what it has sent of one.
-When the budget is short, blocks are small and no unfinished frame is kept: what is left is a chunk that is not cut yet.
+When the budget is short, blocks are small and no unfinished frame is kept, nor a chunk of noise that could become
+larger (also if all streams carry too much of that): what is left is one of 128 KiB at most that is not cut yet.
 Whatever the size of the pieces that bytes come in, holding them costs about as much memory as they are long.
 
 A body that fits the first block takes no detour: up to `INLINE_MAX_BYTES` it is not chunked at all but stays in the
@@ -18,6 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
+
+from cas.prefix import Prefixes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
@@ -39,7 +42,7 @@ CROWDED_BLOCK_BYTES = 1 << 20
 FIRST_BLOCK_BYTES = 64 << 10  # also the least of any block while the budget has room
 HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
 SCARCE_BLOCK_BYTES = 16 << 10  # when the budget is short: every stream has a little more than this
-INGEST_BYTES = 256 << 10  # what an ingest holds between blocks: the chunker's tail and an unfinished frame
+INGEST_BYTES = 256 << 10  # what an ingest holds between blocks at least: an unfinished chunk and frame
 # A `bytes` of one byte costs 50, a view of one 200, and a client chooses how small its packets and chunks are.
 SMALL_PIECE_BYTES = 4 << 10
 JOINED_BYTES = 64 << 10  # small pieces are joined up to this size
@@ -84,6 +87,7 @@ class Upload:
         digests: Digests,
         max_bytes: int,
         inline_max_bytes: int = INLINE_MAX_BYTES,
+        prefixes: Prefixes = Prefixes.AUTO,
         claim: Claim | None = None,
         end: Callable[[], None] | None = None,
     ) -> None:
@@ -99,6 +103,7 @@ class Upload:
         self._digests = digests
         self._max_bytes = max_bytes
         self._inline_max_bytes = inline_max_bytes
+        self._prefixes = prefixes
         self._claim = claim
         self._end = end
         self._lease: Lease | None = None
@@ -163,7 +168,7 @@ class Upload:
         return pieces
 
     async def _store_whole(self, pieces: list[bytes | memoryview]) -> None:
-        ingest = self._ingest = self._chunks.ingest()
+        ingest = self._ingest = self._chunks.ingest(self._prefixes)
 
         def store() -> Manifest:
             ingest.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -173,7 +178,7 @@ class Upload:
         self.publications = [ingest.publication()]
 
     async def _receive_large(self, receive: Receive, block: list[bytes]) -> None:
-        ingest = self._ingest = self._chunks.ingest()
+        ingest = self._ingest = self._chunks.ingest(self._prefixes)
         sender, receiver = trio.open_memory_channel[list[bytes]](0)
         failure: list[Exception] = []
 
@@ -188,8 +193,9 @@ class Upload:
                         pieces.clear()  # both tasks still have a name for the list: a stalled client would hold it
                         self._in_hand = 0
                         self._scarce = not self._hold()
-                        if self._scarce:
+                        if self._scarce or not self._carry(ingest):
                             await self._threads.compute(ingest.flush)
+                            self._carry(ingest)
                             self._hold()
                 except Exception as error:
                     failure.append(error)
@@ -273,10 +279,16 @@ class Upload:
         here = self._in_hand + self._arriving
         if self._ingest is None:
             return self._lease.resize(here)
-        if self._lease.resize(here + INGEST_BYTES):
+        held = self._ingest.held_bytes
+        if self._lease.resize(here + max(held, INGEST_BYTES)):
             return True
-        self._lease.hold(here + self._ingest.held_bytes)
+        self._lease.hold(here + held)
         return False
+
+    def _carry(self, ingest: Ingest) -> bool:
+        """Whether a chunk of noise may go on growing, for all that others carry."""
+        assert self._lease is not None
+        return self._lease.carry(max(0, ingest.held_bytes - INGEST_BYTES))
 
     def _decode(self, block: list[bytes]) -> list[bytes | memoryview]:
         if self._decoder is None:

@@ -218,7 +218,7 @@ def _find_identity(directory: Path, report: RebuildReport, *, allowed: bool, wri
         write_identity(directory, identity)
     report.identity = "from packs"
     report.warnings.append(
-        f"{IDENTITY_FILE} was made from the packs, with the default cut rules {identity.cdc}: if the store was made with "
+        f"{IDENTITY_FILE} was made from the packs, with the default cut rules {identity.cut_rules}: if the store was made with "
         "others, all data is still readable, but new uploads find less of the old ones"
     )
     return identity

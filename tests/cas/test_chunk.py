@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cas.chunk import Hasher, Identity
+from cas.chunk import DEFAULT_CDC, Hasher, Identity
 from cas.errors import UnsupportedFormat
 
 
@@ -26,10 +26,42 @@ def test_newer_store_is_refused():
         Identity.from_json(document)
 
 
-def test_unknown_cut_rule_is_refused():
-    document = Identity.create().to_json() | {"cut": {"cdc": "x", "tar": 1}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tar": 2},
+        {"tar": 0},
+        {"tar": True},
+        {"tar": "1"},
+        {"uniform": 2},
+        {"uniform": None},
+        {"lines": 1},
+        {"cdc": 1},
+    ],
+)
+def test_unknown_cut_rule_is_refused(change: dict[str, object]):
+    document = Identity.create().to_json()
     with pytest.raises(UnsupportedFormat):
-        Identity.from_json(document)
+        Identity.from_json(document | {"cut": {"cdc": DEFAULT_CDC, "tar": 1, "uniform": 1} | change})
+
+
+def test_a_new_store_has_all_rules():
+    assert Identity.create().to_json()["cut"] == {"cdc": DEFAULT_CDC, "tar": 1, "uniform": 1}
+
+
+def test_a_store_keeps_the_rules_that_it_was_made_with():
+    """The document of a store that is older than tar-1 and uniform-1."""
+    document = {
+        "format_version": 1,
+        "store_id": (b"S" * 16).hex(),
+        "hash_key": (b"K" * 32).hex(),
+        "cut": {"cdc": DEFAULT_CDC},
+        "domain": 0,
+        "checksum": "19d5561926bdd34cab1dab36a4799678ebfb224e9e60dd210e02289523f46403",
+    }
+    identity = Identity.from_json(document)
+    assert (identity.tar, identity.uniform) == (0, 0)
+    assert identity.to_json() == document
 
 
 @pytest.mark.parametrize("change", [{"store_id": "00"}, {"hash_key": "zz"}, {"domain": "0"}, {"cut": None}])
@@ -49,7 +81,7 @@ def test_any_changed_digit_of_an_identity_is_noticed():
 
 def test_checksum_of_an_identity_is_the_documented_one():
     document = Identity(b"S" * 16, b"K" * 32).to_json()
-    assert document["checksum"] == "19d5561926bdd34cab1dab36a4799678ebfb224e9e60dd210e02289523f46403"
+    assert document["checksum"] == "aff983725069c02a700fe5ec0b18cc5733041ec1a8e0a99a5589c0a61e0a0c92"
 
 
 def test_ids_are_pinned():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cas.adoption import inspect
 from cas.errors import CorruptChunk, MissingChunk, PackUnreadable
+from cas.uniform import MAX_JOINED_BYTES
 from tests.cas.support import REAL, Rig, noise, words
+
+PLAIN = replace(REAL, uniform=0)
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def test_locate_and_windows_agree(rig: Rig):
 
 
 def test_neighbouring_frames_are_read_at_once():
-    rig = Rig(REAL)
+    rig = Rig(PLAIN)
     manifest, _ = rig.put(noise(3_000_000))
     rig.packs.reads.clear()
     with rig.kv.snapshot() as reader:
@@ -44,12 +49,49 @@ def test_neighbouring_frames_are_read_at_once():
 
 
 def test_of_a_raw_frame_only_the_wanted_chunk_is_read():
-    rig = Rig(REAL)
+    rig = Rig(PLAIN)
     manifest, _ = rig.put(noise(200_000))
     rig.packs.reads.clear()
     assert rig.get(manifest, 100_000, 100_001) == noise(200_000)[100_000:100_001]
     ((_, _, length),) = rig.packs.reads
     assert length <= 131_072
+
+
+def test_a_joined_chunk_is_a_raw_frame_of_its_own_and_read_at_once():
+    rig = Rig(REAL)
+    data = noise(4_000_000)
+    manifest, _ = rig.put(data)
+    with rig.kv.snapshot() as reader:
+        spans = rig.store.locate(reader, manifest, 0, manifest.size)
+    large = [span.placement for span in spans if span.placement.length >= 256 << 10]
+    assert large
+    assert all(
+        place.raw_frame and place.inside == 0 and place.stored_length == place.length for place in large
+    )
+    rig.packs.reads.clear()
+    assert rig.get(manifest, 2_000_000, 2_000_001) == data[2_000_000:2_000_001]
+    ((_, _, length),) = rig.packs.reads
+    assert length <= MAX_JOINED_BYTES
+
+
+def test_frames_between_joined_chunks_are_not_smaller_for_them():
+    rig = Rig(REAL)
+    data = b"".join(words(90_000, n) + noise(400_000, n) for n in range(8))
+    manifest, _ = rig.put(data)
+    with rig.kv.snapshot() as reader:
+        spans = rig.store.locate(reader, manifest, 0, manifest.size)
+    frames = {span.placement.frame for span in spans if not span.placement.raw_frame}
+    assert len(frames) <= 5
+    assert rig.get(manifest) == data
+
+
+def test_spans_of_a_joined_chunk_are_divided_when_less_is_to_be_held():
+    rig = Rig(REAL)
+    data = noise(3_000_000)
+    manifest, _ = rig.put(data)
+    windows = list(rig.store.windows(manifest, 7, 2_900_000, 1, 128 << 10))
+    assert all(len(spans) == 1 and spans[0].stop - spans[0].start <= 128 << 10 for spans in windows)
+    assert b"".join(bytes(rig.store.read(spans)[0]) for spans in windows) == data[7:2_900_000]
 
 
 def test_decoded_frames_are_kept_for_a_while():

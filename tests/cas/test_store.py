@@ -69,7 +69,7 @@ def test_one_byte_in_front_of_20_mb_adds_little():
     data = noise(20_000_000)
     rig.put(data)
     _, ingest = rig.put(b"!", data)
-    assert 0 < ingest.new_raw_bytes < 300_000
+    assert 0 < ingest.new_raw_bytes < 1_500_000  # the first joined chunk, of noise
     assert ingest.size == 20_000_001
 
 

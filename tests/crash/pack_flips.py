@@ -1,6 +1,6 @@
 """Flipped bits in the packs of an open store, judged by what they can touch: thousands per minute instead of hundreds.
 
-Nothing but the frame around a byte is read from it, and `verify` looks at one pack after the other. So of each flip the
+Nothing but the frame around a byte (and what is decoded behind it) is read from it, and `verify` looks at one pack after the other. So of each flip the
 chunks of that frame are read and compared with what they were before, and its pack alone is verified, by the code that
 `verify --read-data` runs. Where both are content, and of every `FULL_EVERY`th byte anyway, the whole store is read and
 verified: the shortcut must come to the same.
@@ -87,7 +87,7 @@ class PackFlips:
     def _forget(self) -> None:
         """No frame may come from a cache, nor be made good."""
         chunks: Any = self._store.chunks
-        chunks._frames = FrameReader(self._store.packs)
+        chunks._frames = FrameReader(self._store.packs, self._store.kv.snapshot, chunks._hasher.chunk_id)
 
     def _read(self, pack: int, spans: list[Span]) -> list[memoryview]:
         return self._store.chunks.read_chunks(self._kinds[pack], spans)

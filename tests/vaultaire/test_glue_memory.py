@@ -5,7 +5,12 @@ import trio
 from tests.vaultaire.test_ingest import Bench, body, cut, data_of
 from vaultaire.budget import GUARANTEED_BYTES, MemoryBudget
 from vaultaire.ingest import INGEST_BYTES
-from vaultaire.reading import CROWDED_WINDOW_BYTES, HELD_WINDOWS, ObjectReader
+from vaultaire.reading import (
+    CROWDED_WINDOW_BYTES,
+    HELD_WINDOWS,
+    SMALL_SPAN_BYTES,
+    ObjectReader,
+)
 
 MIB = 1 << 20
 
@@ -33,7 +38,9 @@ async def test_an_upload_that_stalls_gives_back_what_it_has_processed():
             nursery.start_soon(upload.receive, receive)
             await stalled.wait()
             await wait_until(lambda: not upload._in_hand)
-            await wait_until(lambda: bench.budget.held_bytes == upload._arriving + INGEST_BYTES)
+            held = max(INGEST_BYTES, upload._ingest.held_bytes)
+            assert held < 3 * MIB
+            await wait_until(lambda: bench.budget.held_bytes == upload._arriving + held)
             assert upload._arriving < 9 * MIB
             nursery.cancel_scope.cancel()
 
@@ -88,6 +95,7 @@ async def test_slow_readers_hold_one_small_window_each_when_the_budget_is_short(
             return super()._read_next()
 
     async def slow(piece):
+        assert len(piece) <= SMALL_SPAN_BYTES
         await trio.sleep_forever()
 
     with budget.admit() as greedy, budget.admit() as lease:
@@ -114,6 +122,7 @@ async def test_a_reader_among_many_takes_smaller_windows():
         await reader.send_rest(send)
     assert b"".join(pieces) == data
     assert len(others) == 20
+    assert max(map(len, pieces)) <= 2 * CROWDED_WINDOW_BYTES
 
 
 def test_documents_find_room_where_streams_find_none():
@@ -123,3 +132,37 @@ def test_documents_find_room_where_streams_find_none():
         assert not document.resize(5 * GUARANTEED_BYTES)
         assert document.resize(16 * GUARANTEED_BYTES, whole=True)
         assert not document.resize(18 * GUARANTEED_BYTES, whole=True)
+
+
+async def test_uploads_of_noise_that_stall_carry_no_more_than_their_share():
+    bench, stalled = Bench(64 * MIB), 0
+
+    def stall_after(data):
+        events = body(cut(data, 1, largest=128 << 10), complete=False)
+
+        async def receive():
+            nonlocal stalled
+            event = await events()
+            if event["type"] != "http.disconnect":
+                return event
+            stalled += 1
+            return await trio.sleep_forever()
+
+        return receive
+
+    uploads = []
+
+    async def run(seed):
+        with bench.upload() as upload:
+            uploads.append(upload)
+            await upload.receive(stall_after(data_of(1_300_000, seed)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.committer.run)
+        for seed in range(30):
+            nursery.start_soon(run, seed)
+        await wait_until(lambda: stalled == 30 and not any(upload._in_hand for upload in uploads))
+        carried = sum(max(0, upload._ingest.held_bytes - INGEST_BYTES) for upload in uploads)
+        assert carried <= 4 * MIB
+        nursery.cancel_scope.cancel()
+    assert bench.budget.carried_bytes == 0

@@ -6,13 +6,15 @@ import hashlib
 import os
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import blake3
 import zstandard
 
 from cas.chunk import Identity
-from cas.chunker import Chunker, CutRules
+from cas.cutter import Cutter
+from cas.tar_cuts import TarCuts
 from tools.bench.report import Row
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ def measure(report: Report, work: Path, *, size: int, text: Path) -> None:
     }
     for name, kernel in kernels.items():
         report.add(section, Row(name, "MB/s", _rate(kernel, size)))
-    report.add(section, Row("chunker (all of it)", "MB/s", _chunker_rate(block, size)))
+    inputs = {"random": block, "the tar": sample}
+    for name, data in inputs.items():
+        plain, both = (_cutter_rate(data, size, rules=rules) for rules in (0, 1))
+        report.add(section, Row(f"cuts of {name}: all rules, FastCDC alone", "MB/s", both, plain))
+        report.add(section, Row(f"scan for tars of {name}, FastCDC", "MB/s", _scan_rate(data, size), plain))
     for name, length in (("append of 4 KiB + fdatasync", 4096), ("append of 1 MiB + fdatasync", MIB)):
         report.add(section, Row(name, "ms", _flush(work / "flush", length) * 1000))
 
@@ -57,9 +63,14 @@ def _rate(kernel: Callable[[], object], size: int) -> float:
     return rounds * BLOCK / (time.perf_counter() - began) / 1e6
 
 
-def _chunker_rate(block: bytes, size: int) -> float:
-    chunker = Chunker(CutRules.parse(Identity.create().cut_rules["cdc"]))
-    return _rate(lambda: chunker.feed(block), size)
+def _cutter_rate(block: bytes, size: int, *, rules: int) -> float:
+    cutter = Cutter.of(replace(Identity.create(), tar=rules, uniform=rules))
+    return _rate(lambda: cutter.feed(block), size)
+
+
+def _scan_rate(block: bytes, size: int) -> float:
+    scan = TarCuts()
+    return _rate(lambda: scan.feed(block), size)
 
 
 def _flush(path: Path, length: int) -> float:

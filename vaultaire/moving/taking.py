@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from cas.prefix import Prefixes
 from index import buckets
 from index.records import ObjectRecord, encode_parts
 from index.versions import NONCE_BYTES, Change
@@ -187,6 +188,7 @@ class Taking:
             decoder=None,
             digests=proof,
             max_bytes=MAX_BYTES,
+            prefixes=Prefixes(self.bucket().prefixes),
             claim=bench.store.space.claim(size),
         )
 

@@ -8,9 +8,12 @@ from blake3 import blake3
 
 from cas import catalog, frame, manifest, pack, parity
 from cas.adoption import placements
+from cas.bases import decode_bases
 from cas.chunk import ChunkId, Identity
 from cas.errors import CasError, CorruptFrame, CorruptManifest, CorruptPack, CorruptRow, UnsupportedFormat
-from tools.fuzz.targets.target import BINARY_WORDS, PACK, STORE_ID, Target, allow, sealable
+from tools.fuzz.targets.target import BINARY_WORDS, PACK, STORE_ID, Target, allow, cuts, sealable
+from tools.fuzz.tars import TAR_WORDS, tar_seeds
+from tools.fuzz.tars import take as take_tar_cuts
 
 
 def take_frame(data: bytes) -> None:
@@ -19,7 +22,7 @@ def take_frame(data: bytes) -> None:
     if data[:1] and data[0] & 1:
         _seal_frame(body)
     allow(CasError, lambda: frame.decompress(bytes(body)))
-    header, raw = frame.decode_frame(bytes(body))
+    header, raw = frame.decode_frame(bytes(body), lambda header: b"".join(header.bases))
     assert len(raw) == header.raw_length == sum(header.lengths)
 
 
@@ -111,6 +114,10 @@ def take_manifest(data: bytes) -> None:
         manifest.cut(parsed, 1, parsed.size - 1)
 
 
+def take_tar(data: bytes) -> None:
+    take_tar_cuts(data, cuts(data))
+
+
 def take_node(data: bytes) -> None:
     for level in range(3):
         allow(CasError, lambda level=level: list(manifest.unpack(level, manifest.decode_node(data, level))))
@@ -119,6 +126,7 @@ def take_node(data: bytes) -> None:
 def take_catalog(data: bytes) -> None:
     allow(CasError, lambda: catalog.decode_placement(b"c" * 32, data))
     allow(CasError, lambda: catalog.PackRow.decode(catalog.pack_key(PACK), data))
+    allow(CasError, lambda: decode_bases(data[:12], data[12:]))
 
 
 def _frame() -> bytes:
@@ -129,6 +137,16 @@ def _frame() -> bytes:
 
 def _raw_frame() -> bytes:
     encoded = frame.encode_frame([b"r" * 32], [blake3(b"noise").digest(length=900)])
+    return encoded.header + b"".join(encoded.payload)
+
+
+def _frame_with_bases() -> bytes:
+    """Behind its bases' ids, which stand for their bytes."""
+    base = ChunkId(blake3(b"base").digest())
+    noise = blake3(b"noise").digest(length=900)  # much longer than what the same chunk takes behind its base
+    plain = frame.encode_frame([b"p" * 32], [noise])
+    encoded = frame.encode_with_bases(plain, [b"p" * 32], [base * 20], [base], base)
+    assert encoded is not None
     return encoded.header + b"".join(encoded.payload)
 
 
@@ -173,10 +191,11 @@ def _catalog() -> list[bytes]:
 
 
 TARGETS = (
-    Target("frame", take_frame, (CorruptFrame, UnsupportedFormat), lambda: sealable([_frame(), _raw_frame()]), BINARY_WORDS),
+    Target("frame", take_frame, (CorruptFrame, UnsupportedFormat), lambda: sealable([_frame(), _raw_frame(), _frame_with_bases()]), BINARY_WORDS),
     Target("pack", take_pack, (), _packs, BINARY_WORDS),
     Target("sidecar", take_sidecar, (CorruptFrame, UnsupportedFormat), lambda: sealable(_sidecars()), BINARY_WORDS),
     Target("manifest", take_manifest, (CorruptManifest, UnsupportedFormat), _manifests, BINARY_WORDS),
+    Target("tar", take_tar, (), tar_seeds, TAR_WORDS),
     Target("node", take_node, (), _nodes, BINARY_WORDS),
     Target("catalog", take_catalog, (CorruptRow, UnsupportedFormat), _catalog, BINARY_WORDS),
 )  # fmt: skip

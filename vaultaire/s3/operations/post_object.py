@@ -98,7 +98,7 @@ async def post_object(call: Call) -> Response:
     call.require_room(_least_bytes(call))
     plan = BodyPlan(None, None, expected)
     digests = new_digests(plan)
-    with new_upload(call, plan, digests, max_bytes=most) as upload:
+    with new_upload(call, plan, digests, bucket, max_bytes=most) as upload:
         await _receive(body, upload, most, lengths)
         computed = digests.check()
         checksum = stored_checksum(computed)
