@@ -78,6 +78,18 @@ class Sink:
         self._write(full)
         draft.chunks = [bytes(chunk) for chunk in draft.chunks]  # no copy if they are bytes already
 
+    def leave(self, most_bytes: int) -> dict[bytes, Buffer]:
+        """The unfinished frame (id -> bytes), for others to write, if it is no longer than that; or it is written.
+
+        Raises as `take`.
+        """
+        draft = self._draft
+        if draft.raw_length > most_bytes:
+            self.flush()
+            return {}
+        self._draft = _Draft([], [], 0)
+        return dict(zip(draft.ids, draft.chunks, strict=True))
+
     def flush(self) -> None:
         """Write the unfinished frame. Raises as `take`."""
         draft, self._draft = self._draft, _Draft([], [], 0)

@@ -346,7 +346,7 @@ class Import:
             now = get_object(txn, bucket.id, key)
             if (now and now.sequence) != (found and found.sequence):
                 raise Changed("it was written in the destination meanwhile")
-            put_object(txn, bucket, key, replace(record, owner=bucket.owner), change)
+            put_object(txn, bucket, key, _counted(replace(record, owner=bucket.owner), upload), change)
 
         await self._bench.committer.commit(commit, upload.publications if upload is not None else ())
         if upload is not None:
@@ -426,7 +426,7 @@ class Import:
             if record is None:
                 delete_object(txn, bucket, key, bucket.owner, change)
             else:
-                put_object(txn, bucket, key, replace(record, owner=bucket.owner), change)
+                put_object(txn, bucket, key, _counted(replace(record, owner=bucket.owner), upload), change)
             return txn.sequence
 
         sequence = await self._bench.committer.commit(
@@ -542,6 +542,10 @@ def _bucket(txn: Transaction, name: str) -> BucketRecord:
     if bucket is None:
         raise PlaceError(f"bucket {name} was deleted meanwhile; run it again")
     return bucket
+
+
+def _counted(record: ObjectRecord, upload: Upload | None) -> ObjectRecord:
+    return record if upload is None else upload.counted(record)
 
 
 def _as_entry(key: bytes, record: ObjectRecord | None) -> Entry | None:
