@@ -141,6 +141,18 @@ class Sink:
         self._write(full)
         draft.chunks = [bytes(chunk) for chunk in draft.chunks]  # no copy if they are bytes already
 
+    def leave(self, most_bytes: int) -> dict[bytes, Buffer]:
+        """The unfinished frame (id -> bytes), for others to write, if it is no longer than that; or it is written.
+
+        So is one that may have bases: alone it takes less. Raises as `take`.
+        """
+        draft = self._draft
+        if draft.raw_length > most_bytes or (self._finder is not None and draft.runs):
+            self.flush()
+            return {}
+        self._draft = _Draft()
+        return dict(zip(draft.ids, draft.chunks, strict=True))
+
     def _pass(self, found: Lookup, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> None:
         """A stretch of known chunks: the last one that is in a frame without bases is the anchor from now on."""
         if self._finder is None:

@@ -26,6 +26,7 @@ from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
 from cas.frame import NORMAL
+from cas.gathering import gather
 from cas.healing import Healer
 from cas.ingest import Ingest
 from cas.manifest import MAX_LEVEL, Builder, Entry, Manifest, concatenate, cut, pack, walk, walk_down, wrap
@@ -154,7 +155,11 @@ class ChunkStore:
         return Composition(manifest, publication)
 
     def sync(self, publications: Sequence[Publication]) -> None:
-        """Make the bytes of all their packs durable; one flush per pack. May be repeated. Raises PackPoisoned."""
+        """Write what they left to their commit, in joint frames, and make the bytes of all their packs durable; one
+        flush per pack. May be repeated, with fewer of them: what is done stays done. Raises NoSpace, PackPoisoned,
+        PlaceFailed: some of them are not synced then; by themselves the others can be.
+        """
+        gather(publications, self._known, self._appender, self._parallel_map, self.effort())
         for publication in publications:
             publication.make_durable(self._appender)
         if publications:

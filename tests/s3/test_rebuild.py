@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cas.adoption import inspect
+from cas.packs import LocalPacks
 from tests.s3.conftest import make_boto_client
 from tests.s3.expect import contents_of
 
@@ -140,3 +143,24 @@ def test_without_its_identity_a_store_is_refused_and_comes_back_by_rebuild(new_s
     server.cli("rebuild", "--identity-from-packs")
     with server:
         assert picture(server) == before
+
+
+def test_small_uploads_that_share_frames_survive_a_kill_and_a_rebuild(new_server, rng):
+    bodies = {f"small/{n}": rng.randbytes(6000) for n in range(96)}  # a chunk each
+    server = new_server()
+    with server:
+        s3 = make_boto_client(server)
+        s3.create_bucket(Bucket="many")
+        with ThreadPoolExecutor(16) as clients:
+            list(clients.map(lambda key: s3.put_object(Bucket="many", Key=key, Body=bodies[key]), bodies))
+        server.kill()
+    packs = LocalPacks(server.data / "packs")
+    frames = [frame.header for pack in packs.packs() for frame in inspect(packs, pack).frames]
+    packs.close()
+    assert sum(len(frame.ids) for frame in frames) == len(bodies)
+    assert len(frames) < len(bodies)
+    shutil.rmtree(server.data / "meta")
+    with server:
+        for key, body in bodies.items():
+            assert s3.get_object(Bucket="many", Key=key)["Body"].read() == body
+        s3.close()
