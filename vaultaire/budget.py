@@ -1,7 +1,7 @@
 """The byte budget of one worker: what is held for all its clients together stays under one bound.
 
-A stream (an upload or a download) is admitted with `GUARANTEED_BYTES` of its own; beyond that it asks before it holds
-more, and works in smaller pieces if refused. Never blocks: a stream that waited for others' bytes could wait for a
+A stream (an upload or a download) is admitted with what it cannot do without, `GUARANTEED_BYTES` at least; beyond that
+it asks before it holds more, and works in smaller pieces if refused. Never blocks: a stream that waited for others' bytes could wait for a
 stalled client.
 
 So slow clients cannot starve a normal one by holding more. Nor by being many: when there is no room for a newcomer, the
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GUARANTEED_BYTES = 32 << 10
 CROWDED_STREAMS = 8  # with more than these every stream works in smaller pieces
 # What a stream costs beside its bytes: tasks, headers, buffers of the connection.
-STREAM_BYTES: Final = 48 << 10
+STREAM_BYTES: Final = 56 << 10
 SLOW_BYTES_PER_SECOND: Final = 4 << 10
 PATIENCE_SECONDS: Final = 5.0
 
@@ -61,14 +61,15 @@ class MemoryBudget:
     def crowded(self) -> bool:
         return self.streams > CROWDED_STREAMS
 
-    def admit(self, end: Callable[[], None] | None = None) -> Lease:
+    def admit(self, end: Callable[[], None] | None = None, guaranteed: int = GUARANTEED_BYTES) -> Lease:
         """A new stream's lease. Use it in a `with`. Raises BudgetExhausted.
 
         `end` ends the stream soon, from outside; without it the stream is never the one that has to go.
+        `guaranteed`: bytes that are its own until it is released.
         """
-        if self._exceeds(GUARANTEED_BYTES + self._stream_bytes):
+        if self._exceeds(guaranteed + self._stream_bytes):
             self._end_slowest()
-        lease = Lease(self, end)
+        lease = Lease(self, end, guaranteed)
         self._leases.add(lease)
         self.held_bytes += lease.bytes
         self._streams_changed(self.streams)
@@ -103,15 +104,16 @@ class MemoryBudget:
 
 
 class Lease:
-    """What one stream may hold: `bytes`, at least GUARANTEED_BYTES."""
+    """What one stream may hold: `bytes`, at least those that are guaranteed."""
 
-    def __init__(self, budget: MemoryBudget, end: Callable[[], None] | None = None) -> None:
+    def __init__(self, budget: MemoryBudget, end: Callable[[], None] | None, guaranteed: int) -> None:
         self._budget = budget
+        self._guaranteed = guaranteed
         self._end = end
         self._look = budget.clock(), 0  # when the budget last asked, and the progress then
         self._rate = math.inf
         self._carried = 0
-        self.bytes = GUARANTEED_BYTES
+        self.bytes = guaranteed
         self.progress_bytes = 0  # received from, or sent to, the client; its user counts
 
     @property
@@ -125,7 +127,7 @@ class Lease:
         are. `whole`: what cannot be worked on in smaller pieces (an XML document) may take half of that, so that slow
         streams cannot keep it out either.
         """
-        wanted = max(wanted, GUARANTEED_BYTES)
+        wanted = max(wanted, self._guaranteed)
         more = wanted - self.bytes
         budget = self._budget
         limit = budget.total_bytes * 3 // 4 if whole else budget.total_bytes // 2
@@ -136,7 +138,7 @@ class Lease:
 
     def hold(self, held: int) -> None:
         """Count `held` bytes, whatever the bound says: they are held already. A slow stream may have to go for them."""
-        self._set(max(held, GUARANTEED_BYTES))
+        self._set(max(held, self._guaranteed))
         self._budget.enforce()
 
     def _set(self, held: int) -> None:

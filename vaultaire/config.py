@@ -31,7 +31,7 @@ class ServeConfig:
     stall_timeout_seconds: float = 30.0  # without progress in either direction
     head_timeout_seconds: float = 15.0  # from the first byte of a request head to its last
     grace_seconds: float = 10.0  # from SIGTERM to exit
-    memory_budget_bytes: int = 192 * MIB  # per worker, for everything held for clients
+    memory_budget_bytes: int = 160 * MIB  # per worker, for everything held for clients
     plan: Plan = PLANS[DEFAULT_PLAN]  # of tenants without a limit of their own
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
     collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit

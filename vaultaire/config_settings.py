@@ -107,7 +107,7 @@ SETTINGS: Final = (
         example="2",
     ),
     Setting(
-        *("memory_budget", "Processes and memory", Size(16 * MIB), "192MiB"),
+        *("memory_budget", "Processes and memory", Size(16 * MIB), "160MiB"),
         help="Memory for everything that is held for clients, per worker; at least 16MiB.",
         field="memory_budget_bytes",
     ),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import trio
 
 from cas.prefix import Prefixes
+from vaultaire.budget import GUARANTEED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
@@ -47,6 +48,8 @@ CROWDED_BLOCK_BYTES = 1 << 20
 FIRST_BLOCK_BYTES = 64 << 10  # also the least of any block while the budget has room
 HOP_BYTES = 64 << 10  # less than this is digested in the loop: a thread hop costs as much
 SCARCE_BLOCK_BYTES = 16 << 10  # when the budget is short: every stream has a little more than this
+# What an upload cannot do without: the longest base chunk while it is not cut yet, and two small blocks.
+UPLOAD_BYTES = (128 << 10) + 2 * SCARCE_BLOCK_BYTES
 INGEST_BYTES = 256 << 10  # what an ingest holds between blocks at least: an unfinished chunk and frame
 # A `bytes` of one byte costs 50, a view of one 200, and a client chooses how small its packets and chunks are.
 SMALL_PIECE_BYTES = 4 << 10
@@ -90,13 +93,14 @@ class Upload:
         *,
         decoder: BodyDecoder | None,
         digests: Digests,
+        announced: int,
         max_bytes: int,
         inline_max_bytes: int = INLINE_MAX_BYTES,
         prefixes: Prefixes = Prefixes.AUTO,
         claim: Claim | None = None,
         end: Callable[[], None] | None = None,
     ) -> None:
-        """`claim`: room on the disk that was promised for this body; it is released with the upload.
+        """`announced`: how long the body shall be, in bytes; it is admitted with memory for that. `claim`: room on the disk that was promised for this body; it is released with the upload.
 
         `end` ends the upload from outside, should the budget need its bytes for others.
         """
@@ -106,6 +110,7 @@ class Upload:
         self._threads = threads
         self._decoder = decoder
         self._digests = digests
+        self._guaranteed = max(GUARANTEED_BYTES, min(announced, UPLOAD_BYTES))
         self._max_bytes = max_bytes
         self._inline_max_bytes = inline_max_bytes
         self._prefixes = prefixes
@@ -126,7 +131,7 @@ class Upload:
 
     def __enter__(self) -> Self:
         try:
-            self._lease = self._budget.admit(self._end)
+            self._lease = self._budget.admit(self._end, self._guaranteed)
         except BaseException:
             self._release_claim()
             raise

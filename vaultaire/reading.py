@@ -4,8 +4,8 @@ The first window is read before the head of the answer is sent, so damage found 
 found later ends the connection: the client sees a short body, never a wrong byte.
 
 While one window is being sent the next is read: at most `AHEAD` + 2 windows are held, and the budget decides their
-size. A stream that it grants no more than the guaranteed bytes has one small window and reads nothing ahead: a slow
-client then costs no more than that. Each window takes its own short snapshot; the surrounding operation
+size. A stream that it does not grant so much has one small window and reads nothing ahead: a slow client then costs no
+more than that. Each window takes its own short snapshot; the surrounding operation
 (`Store.operation`) keeps the packs.
 """
 
@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+
+from vaultaire.budget import GUARANTEED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -29,9 +31,9 @@ Window = list[Piece]
 WINDOW_BYTES = 1 << 20
 CROWDED_WINDOW_BYTES = 256 << 10
 SMALL_WINDOW_BYTES = 1  # when the budget is short: one span
-SMALL_SPAN_BYTES = (
-    128 << 10
-)  # a large chunk (of noise, up to 2 MiB) is divided, and read and verified for each part
+# A large chunk (of noise, up to 2 MiB) is divided then, and read and verified for each part: the larger the better.
+SPAN_BYTES = 128 << 10
+SMALL_SPAN_BYTES = GUARANTEED_BYTES
 AHEAD = 1
 HELD_WINDOWS = AHEAD + 2
 
@@ -47,7 +49,10 @@ class ObjectReader:
         self._lease = lease
         self._threads = threads
         self._chunks = chunks
-        sizes = (window, window) if self._roomy else (SMALL_WINDOW_BYTES, SMALL_SPAN_BYTES)
+        if self._roomy:
+            sizes = window, window
+        else:
+            sizes = SMALL_WINDOW_BYTES, SPAN_BYTES if lease.resize(SPAN_BYTES) else SMALL_SPAN_BYTES
         self._spans = chunks.windows(manifest, start, stop, *sizes)
 
     async def next_window(self) -> Window | None:
@@ -100,10 +105,11 @@ class ObjectReader:
         if spans is None:
             return None
         pieces = self._chunks.read(spans)
-        if len(pieces) == 1 and len(pieces[0]) < spans[0].placement.length:
-            return [bytes(pieces[0])]  # a view would hold the whole chunk
-        # One write per window instead of one per chunk; the copy costs 0.1 ms per MiB.
-        return [pieces[0] if len(pieces) == 1 else b"".join(pieces)]
+        # One write per window instead of one per chunk; the copy costs 0.1 ms per MiB. A view would hold what it shows
+        # a part of: a large chunk, or all that was decoded with it.
+        if len(pieces) == 1 and len(pieces[0]) == memoryview(pieces[0].obj).nbytes:
+            return [pieces[0]]
+        return [b"".join(pieces)]
 
 
 async def send_window(window: Window, send: Callable[[Piece], Awaitable[None]]) -> None:

@@ -25,7 +25,6 @@ if __name__ == "__main__":
 
 import cas.catalog
 import cas.ingest
-import cas.marking
 import cas.packs
 from cas import gc
 from cas.chunk import Identity
@@ -113,8 +112,6 @@ def mutate(names: list[str]) -> None:
             cas.catalog.CondemnedCache.get = lambda self, reader: frozenset()
         elif name == "no-row-check":
             cas.catalog._check_rows = lambda txn, relied: None
-        elif name == "bases-are-not-marked":
-            cas.marking.Marker.add_bases = lambda self: iter(())
         elif name == "no-waits":
             Collector._wait = lambda self, epoch: iter(())
         else:

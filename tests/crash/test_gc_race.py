@@ -264,9 +264,9 @@ MUTANTS = [
     pytest.param("lookups-ignore-condemned", id="lookups ignore condemned packs"),
     pytest.param("early-unlink", id="early unlink"),
     # The row check is the net below the waiting: it matters only where another rule is broken. With it some PUTs fail,
-    # without it what they name is missing (tests/cas/test_gc.py shows each alone).
+    # without it what they name is missing (tests/cas/test_gc.py shows each alone). Bases that are not marked are lost
+    # only sometimes: tests/vaultaire/test_collection_bases.py has that mutant.
     pytest.param("no-row-check,no-waits", id="no row check"),
-    pytest.param("bases-are-not-marked", id="bases are not marked"),
 ]
 
 

@@ -106,6 +106,16 @@ async def test_slow_readers_hold_one_small_window_each_when_the_budget_is_short(
     assert windows_read == 1
 
 
+async def test_a_piece_that_is_sent_keeps_nothing_else_in_memory():
+    bench, text = Bench(), b"".join(b"line %09d\n" % n for n in range(30_000))
+    upload = await bench.store(body([text]))
+    with MemoryBudget(GUARANTEED_BYTES).admit() as lease:
+        reader = ObjectReader(bench.chunks, bench.threads, lease, upload.manifest, 0, len(text))
+        while (window := await reader.next_window()) is not None:
+            for piece in window:
+                assert memoryview(memoryview(piece).obj).nbytes == len(piece)
+
+
 async def test_a_reader_among_many_takes_smaller_windows():
     bench, data = Bench(), data_of(3 * MIB)
     upload = await bench.store(body(cut(data, 1)))

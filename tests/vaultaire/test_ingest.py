@@ -19,7 +19,7 @@ from index.memory_kv import MemoryKv
 from index.records import ObjectRecord
 from vaultaire.budget import GUARANTEED_BYTES, BudgetExhausted, MemoryBudget
 from vaultaire.commit import Committer
-from vaultaire.ingest import INLINE_MAX_BYTES, BodyTooLarge, ClientGone, Upload
+from vaultaire.ingest import INLINE_MAX_BYTES, UPLOAD_BYTES, BodyTooLarge, ClientGone, Upload
 from vaultaire.reading import read_all
 from vaultaire.threads import Threads
 
@@ -79,6 +79,7 @@ class Bench:
             self.threads,
             decoder=None,
             digests=digests or Md5(),
+            announced=options.pop("announced", 0),
             max_bytes=options.pop("max_bytes", 1 << 30),
             **options,
         )
@@ -180,6 +181,13 @@ async def test_an_upload_without_room_is_refused_at_once():
     bench = Bench(GUARANTEED_BYTES)
     with bench.upload(), pytest.raises(BudgetExhausted), bench.upload():
         pass
+
+
+async def test_an_upload_is_admitted_with_memory_for_what_it_cannot_do_without():
+    bench = Bench()
+    for announced, guaranteed in ((0, GUARANTEED_BYTES), (100_000, 100_000), (1 << 40, UPLOAD_BYTES)):
+        with bench.upload(announced=announced):
+            assert bench.budget.held_bytes == guaranteed
 
 
 async def test_what_was_written_is_taken_off_the_claim_on_the_disk():

@@ -187,6 +187,7 @@ class Taking:
             bench.threads,
             decoder=None,
             digests=proof,
+            announced=size,
             max_bytes=MAX_BYTES,
             prefixes=Prefixes(self.bucket().prefixes),
             claim=bench.store.space.claim(size),

@@ -96,7 +96,7 @@ def new_upload(
     """An upload; its `with` raises BudgetExhausted. Use it at once: it holds a claim on the disk. Raises DiskFull."""
     services = call.services
     name = b"content-length"  # of a form, whose file may be as long
-    length = plan.length if plan.length is not None else _parse_length(call.header(name), name)
+    length = (plan.length if plan.length is not None else _parse_length(call.header(name), name)) or 0
     call.upload = Upload(
         services.store.chunks,
         services.committer,
@@ -104,11 +104,12 @@ def new_upload(
         services.threads,
         decoder=plan.decoder,
         digests=digests,
+        announced=length,
         max_bytes=max_bytes,
         inline_max_bytes=inline_max_bytes,
         prefixes=Prefixes(bucket.prefixes),
         end=call.end,
-        claim=services.store.space.claim(length or 0),
+        claim=services.store.space.claim(length),
     )
     return call.upload
 
