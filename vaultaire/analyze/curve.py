@@ -53,7 +53,7 @@ class Other:
         self._identity = identity
         self._hasher = Hasher(identity.hash_key)
         self.average = average
-        self.ids = ids or IdSet(LIMIT_IDS)
+        self.ids = IdSet(LIMIT_IDS) if ids is None else ids
         self.sighted = Sighted()
         self.chunks = 0
         self._cutter = self._new_cutter()

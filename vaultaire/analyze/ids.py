@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEPTHS: Final = 32  # depths from 0 on that are told apart
-GROUPS: Final = 64  # random groups of ids, for the variance of an estimate
+GROUPS: Final = 64  # random groups that ids fall into, for the variance of an estimate
 LIMIT_IDS: Final = 10_000_000  # of a set by default: 130 MiB, 330 GB of new data in chunks of 32 KiB
 
 _SHARDS: Final = 256

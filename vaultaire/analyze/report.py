@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from cas.chunker import CutRules
 from vaultaire.analyze.curve import curve
 from vaultaire.analyze.kinds import Nature
-from vaultaire.analyze.tally import Ratios, divide, interval, metadata_weight, store_metadata, weigh
+from vaultaire.analyze.tally import (
+    Ratios,
+    divide,
+    interval,
+    metadata_weight,
+    new_bytes,
+    store_metadata,
+    weigh,
+)
 
 if TYPE_CHECKING:
     from vaultaire.analyze.curve import Point
@@ -50,12 +58,12 @@ class Answer:
     seconds: float
     objects: int
     inline_objects: int
-    chunks: int  # known ones included
+    chunks: int  # different ones
     packs: int
     shares: Shares
     incompressible_bytes: int  # of the unique ones
     sampled: float  # share of the chunks that were followed
-    compressed: float  # share of the new blocks that were compressed
+    compressed: float  # share of the new data that was compressed
     chosen: bool  # the sample was asked for; else memory asked for it
     error_bytes: float | None  # half of the 95 % interval; None: unknown
     folders: tuple[Group, ...]  # by what they store
@@ -85,12 +93,16 @@ def _ratio(above: int, below: int) -> float:
 
 def conclude(found: Findings, notes: Notes, *, source: str, level: int, cdc: str) -> Answer:
     """`level`: the one that was asked for. `cdc`: the rule in force."""
-    ratios = Ratios.of(found.total, found.level)
+    total = found.total
+    new, new_error = new_bytes(total, found.spread.new_squares, found.level)
+    ratios = Ratios.of(total, found.level).with_new_bytes(
+        new / total.chunked_bytes if total.chunked_bytes else 1.0
+    )
     whole = weigh(found.total, ratios)
     metadata = store_metadata(found.total, whole, found.records)
     shares = whole.with_metadata(metadata.total)
     data = found.total.data
-    error = interval(whole, found.total.inline_bytes, found.spread, found.level, level)
+    error = interval(whole, total.inline_bytes, new_error, found.spread, level)
     types = _groups(found, {name: part for name, (_, part) in found.types.items()}, ratios, metadata.total)
     return Answer(
         source=source,
@@ -98,13 +110,13 @@ def conclude(found: Findings, notes: Notes, *, source: str, level: int, cdc: str
         interrupted=found.interrupted,
         failure=found.failure,
         seconds=found.seconds,
-        objects=found.total.objects,
-        inline_objects=found.total.inline_objects,
-        chunks=found.total.chunks,
+        objects=total.objects,
+        inline_objects=total.inline_objects,
+        chunks=shares.new_chunks,
         packs=metadata.pack_count,
         shares=shares,
         incompressible_bytes=round(
-            (whole.unique_bytes - found.total.inline_bytes) * data.plain_raw_bytes / max(1, data.raw_bytes)
+            (whole.unique_bytes - total.inline_bytes) * data.plain_raw_bytes / max(1, data.raw_bytes)
         ),
         sampled=2.0**-found.level,
         compressed=2.0**-level,
@@ -123,7 +135,14 @@ def conclude(found: Findings, notes: Notes, *, source: str, level: int, cdc: str
 def _groups(
     found: Findings, parts: dict[str, Part], ratios: Ratios, metadata_bytes: int
 ) -> tuple[Group, ...]:
-    weighed = [weigh(part, Ratios.of(part, found.level, ratios)) for part in parts.values()]
+    own = [Ratios.of(part, found.level, ratios) for part in parts.values()]
+    # Of a sample each part is a ratio of its own; together they shall come to what all of it comes to.
+    apart = sum(part.chunked_bytes * each.new_bytes for part, each in zip(parts.values(), own, strict=True))
+    factor = found.total.chunked_bytes * ratios.new_bytes / apart if found.level and apart else 1.0
+    weighed = [
+        weigh(part, each.with_new_bytes(each.new_bytes * factor))
+        for part, each in zip(parts.values(), own, strict=True)
+    ]
     weights = [metadata_weight(part, each) for part, each in zip(parts.values(), weighed, strict=True)]
     groups = [
         Group(
@@ -158,14 +177,13 @@ def _warnings(types: tuple[Group, ...], logical_bytes: int) -> list[Warning]:
         if size and size >= WORTH_A_WARNING * logical_bytes:
             names = ", ".join(group.name for group in groups[:6]) + (" ..." if len(groups) > 6 else "")
             warnings.append(Warning(nature.value, size, size / logical_bytes, f"{names}: {advice}"))
-    plain = [g for g in types if g.nature is Nature.PLAIN]
-    size = sum(group.shares.logical_bytes for group in plain)
-    dense = [g for g in plain if g.shares.unique_bytes and _noisy(g)]
-    hidden = sum(group.shares.unique_bytes for group in dense)
-    if hidden >= WORTH_A_WARNING * max(1, logical_bytes) and size:
-        names = ", ".join(group.name for group in dense[:6]) + (" ..." if len(dense) > 6 else "")
+    least = WORTH_A_WARNING * logical_bytes
+    dense = [g for g in types if g.nature is Nature.PLAIN and g.shares.unique_bytes > least and _noisy(g)]
+    if dense:
+        size = sum(group.shares.unique_bytes for group in dense)
         text = "does not compress, whatever it is called: encrypted or compressed data look like this"
-        warnings.append(Warning("incompressible", hidden, hidden / logical_bytes, f"{names}: {text}"))
+        names = ", ".join(group.name for group in dense[:6])
+        warnings.append(Warning("incompressible", size, size / logical_bytes, f"{names}: {text}"))
     return warnings
 
 
@@ -193,7 +211,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
         "incompressible_bytes": answer.incompressible_bytes,
         "sample": {
             "chunks": answer.sampled,
-            "blocks": answer.compressed,
+            "compressed": answer.compressed,
             "chosen": answer.chosen,
             "stored_low_bytes": low,
             "stored_high_bytes": high,

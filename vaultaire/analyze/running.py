@@ -25,7 +25,7 @@ from vaultaire.analyze.curve import Other
 from vaultaire.analyze.ids import LIMIT_IDS, IdSet
 from vaultaire.analyze.kinds import HEAD_BYTES as KIND_BYTES
 from vaultaire.analyze.kinds import Kind, Nature, kind_of, top_folder
-from vaultaire.analyze.pages import Rows
+from vaultaire.analyze.pages import NAMES_FILL, Rows
 from vaultaire.analyze.sources import Carries, Unread
 from vaultaire.analyze.tally import Part
 from vaultaire.analyze.trial import Spread, Trial
@@ -55,7 +55,7 @@ _NODE_ID_BYTES: Final = 8
 class Options:
     readers: int
     frame_threads: int
-    level: int = 0  # one in 2^level chunks is followed, and one in 2^level blocks compressed
+    level: int = 0  # one in 2^level chunks is followed, and one in 2^level stretches compressed
     averages: tuple[int, ...] = ()  # of the curve, beside the usual one
     limit_ids: int = LIMIT_IDS
 
@@ -67,7 +67,7 @@ class Findings:
     total: Part = field(default_factory=Part)
     folders: dict[str, Part] = field(default_factory=dict)
     types: dict[str, tuple[Nature, Part]] = field(default_factory=dict)
-    records: Rows = field(default_factory=Rows)
+    records: Rows = field(default_factory=lambda: Rows(NAMES_FILL))
     spread: Spread = field(default_factory=Spread)
     others: list[Other] = field(default_factory=list)
     level: int = 0
@@ -112,10 +112,10 @@ class Analysis:
             threading.Thread(target=self._work, args=(frames.map,), name=f"read-{number}", daemon=True)
             for number in range(self._options.readers)
         ]
-        for thread in threads:
-            thread.start()
         found = self._found
         try:
+            for thread in threads:
+                thread.start()
             self._list(on_progress)
             self._put_all([None] * len(threads), on_progress)
             while any(thread.is_alive() for thread in threads) and not self._stop.is_set():
@@ -160,7 +160,8 @@ class Analysis:
         """After a stop: threads end at their next block; whoever does not is left behind."""
         deadline = time.monotonic() + _END_SECONDS
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()) if self._stop.is_set() else None)
+            if thread.ident is not None:  # it was started
+                thread.join(max(0.0, deadline - time.monotonic()) if self._stop.is_set() else None)
 
     def _fail(self, error: MovingError) -> None:
         with self._lock:

@@ -8,23 +8,24 @@ For every part (all of it, a folder, a type) these hold, in bytes, and are never
 `metadata`: headers of frames (once more in the footers of packs), packs' own bytes, manifest nodes, and the pages of LMDB
 without the inline objects in them. The store's is divided among its parts by what each causes.
 
-**Estimates.** With all chunks in the set the figures are exact counts. Else, with N the new and T all bytes of chunks
-whose ids are in the sample: unique = chunked bytes x N / T; payload = unique x payload / raw of the frames that were
-compressed. The interval is that of two ratio estimators over random groups (Wolter, Introduction to Variance
-Estimation, ch. 2): ids fall into 64 groups by their bits, so the groups are independent samples; two standard errors
-each, added as variances. It covers the chance of the sample, not the 2 % of the model.
+**Estimates.** With all chunks in the set the figures are exact counts. Else new bytes are those of the new chunks in the
+sample, divided by p, the share of all ids in it; with variance (1 - p) / p^2 x the sum of their squared lengths, for every
+id is in the sample or not by itself (Horvitz and Thompson 1952; Poisson sampling). A ratio to all bytes of the same chunks
+would do better where little repeats, but a few chunks that repeat without end spoil its interval, and zeros do. Parts
+are divided by such ratios, then brought in line with the whole. Compression is a ratio, payload / raw of the frames that
+were compressed, its variance that of 64 random groups (Wolter, Introduction to Variance Estimation, ch. 2). The
+interval is two standard errors, both variances added. It covers the chance of the sample, not the 2 % of the model.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from cas.chunk import Identity
 from cas.openpack import TARGET_BYTES
 from cas.pack import PackHeader, PackKind, encode_footer
-from vaultaire.analyze.ids import DEPTHS
 from vaultaire.analyze.pages import PAGE_BYTES, Rows
 from vaultaire.analyze.trial import Frames, Sighted
 
@@ -40,6 +41,8 @@ PACK_VALUE: Final = 72
 FIXED_PAGES: Final = 7  # of tables that a store with one bucket and one key has a row or some in; measured
 FOOTER_OFFSET: Final = 8  # of a frame in its pack's footer, beside its header
 NORMAL_DEVIATES: Final = 2.0  # 95 %
+LEAST_GROUPS: Final = 8  # with something in them, for a variance to mean anything
+LEAST_CHUNKS: Final = 30  # likewise
 
 _PACK_OVERHEAD: Final = len(PackHeader.of(Identity(bytes(16), bytes(32)), 0, PackKind.DATA).encode()) + len(
     encode_footer(0, [])
@@ -121,7 +124,7 @@ class Ratios:
     """What the parts that were seen of something say about all of it."""
 
     new_bytes: float  # of chunked bytes
-    new_chunks: float  # of chunks
+    new_chunks: float  # per new byte
     payload: float  # of new bytes
     prefix_saved: float  # likewise
     headers: float  # bytes per new chunk, in frames and in footers
@@ -131,16 +134,18 @@ class Ratios:
         """`instead`: of a larger part, where this one has too little of its own."""
         sighted, data = part.sighted, part.data
         new, seen = sum(sighted.new_bytes[level:]), sum(sighted.seen_bytes[level:])
-        new_chunks, seen_chunks = sum(sighted.new_chunks[level:]), sum(sighted.seen_chunks[level:])
         headers = 2 * data.header_bytes + FOOTER_OFFSET * data.count
-        other = instead or cls(1.0, 1.0, 1.0, 0.0, 0.0)
+        other = instead or cls(1.0, 0.0, 1.0, 0.0, 0.0)
         return cls(
             new / seen if seen else other.new_bytes,
-            new_chunks / seen_chunks if seen_chunks else other.new_chunks,
+            sum(sighted.new_chunks[level:]) / new if new else other.new_chunks,
             data.payload_bytes / data.raw_bytes if data.raw_bytes else other.payload,
             data.prefix_saved_bytes / data.raw_bytes if data.raw_bytes else other.prefix_saved,
             headers / data.chunks if data.chunks else other.headers,
         )
+
+    def with_new_bytes(self, ratio: float) -> Ratios:
+        return replace(self, new_bytes=min(1.0, max(0.0, ratio)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,7 @@ class Unweighed:
 def weigh(part: Part, ratios: Ratios) -> Unweighed:
     """What a part comes to."""
     unique = round(part.chunked_bytes * ratios.new_bytes)
-    new_chunks = round(part.chunks * ratios.new_chunks)
+    new_chunks = round(unique * ratios.new_chunks)
     nodes = part.nodes
     return Unweighed(
         part.logical_bytes,
@@ -244,30 +249,39 @@ def relative_error(numerators: Sequence[int], denominators: Sequence[int], share
     """
     groups = [(n, d) for n, d in zip(numerators, denominators, strict=True) if d]
     above, below = sum(n for n, _ in groups), sum(d for _, d in groups)
-    if not above:
-        return None if not below else 0.0
-    if len(groups) < 8:
+    if len(groups) < LEAST_GROUPS or not above:
         return None
     ratio = above / below
     squares = sum((n - ratio * d) ** 2 for n, d in groups)
     return math.sqrt((1 - share) * len(groups) / (len(groups) - 1) * squares) / above
 
 
-def interval(found: Unweighed, inline_bytes: int, spread: Spread, level: int, skipped: int) -> float | None:
-    """Half the width, in bytes, of the 95 % interval of what is stored; None: too little was seen to say."""
-    errors = []
-    if level:
-        errors.append(
-            relative_error(
-                [sum(group[level:DEPTHS]) for group in spread.new_bytes],
-                [sum(group[level:DEPTHS]) for group in spread.seen_bytes],
-                2.0**-level,
-            )
-        )
-    if skipped:
-        errors.append(relative_error(spread.payload_bytes, spread.raw_bytes, 2.0**-skipped))
-    known = [error for error in errors if error is not None]
-    if len(known) < len(errors):
+def new_bytes(part: Part, squares: Sequence[int], level: int) -> tuple[float, float | None]:
+    """How many of its chunked bytes are new, and the standard error of that; None: too little was seen to say.
+
+    `squares`: sums of squared lengths of new chunks, by depth.
+    """
+    new = sum(part.sighted.new_bytes[level:])
+    if not level:
+        return float(new), 0.0
+    share = 2.0**-level
+    enough = sum(part.sighted.new_chunks[level:]) >= LEAST_CHUNKS
+    error = math.sqrt((1 - share) * sum(squares[level:])) / share
+    return min(new / share, float(part.chunked_bytes)), error if enough else None
+
+
+def interval(
+    found: Unweighed, inline_bytes: int, new_error: float | None, spread: Spread, skipped: int
+) -> float | None:
+    """Half the width, in bytes, of the 95 % interval of what is stored; None: too little was seen to say.
+
+    `new_error`: the standard error of the new bytes. Of 2^`skipped` stretches one was compressed.
+    """
+    unique = found.unique_bytes - inline_bytes
+    if not unique:
+        return 0.0
+    compression = relative_error(spread.payload_bytes, spread.raw_bytes, 2.0**-skipped) if skipped else 0.0
+    if new_error is None or compression is None:
         return None
-    variance = sum(error**2 for error in known)
-    return NORMAL_DEVIATES * math.sqrt(variance) * (found.payload_bytes - inline_bytes)
+    payload = found.payload_bytes - inline_bytes
+    return NORMAL_DEVIATES * math.hypot(new_error / unique, compression) * payload

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cas.appender import Appender
 from cas.chunk import Hasher
 from cas.cutter import Cutter
-from cas.frame import Codec
+from cas.frame import HEAD, Codec
 from cas.ingest import Ingest
 from cas.pack import PackKind
 from cas.pending import Known
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from cas.manifest import Manifest
     from cas.ports import ParallelMap
 
+STRETCH_BYTES: Final = 512 << 10  # what a sample compresses, or leaves out, in one go: about two frames
+
 _SOME_PACK: Final = 1
+_STRETCH_BITS: Final = 40  # of an id, which decide about a stretch: neither its depth's nor its group's
 
 
 @dataclass(slots=True)
@@ -88,30 +91,28 @@ class Sighted:
 
 
 class Spread:
-    """Sums by random group: of ids for what is new (by depth too), of blocks for what compressing gives."""
+    """What the variance of an estimate needs: squared lengths of new chunks by depth, frames by random group."""
 
     def __init__(self) -> None:
-        self.seen_bytes = [_depths() for _ in range(GROUPS)]
-        self.new_bytes = [_depths() for _ in range(GROUPS)]
+        self.new_squares = _depths()
         self.raw_bytes = [0] * GROUPS
         self.payload_bytes = [0] * GROUPS
 
     def merge(self, other: Spread) -> None:
-        for mine, theirs in zip(
-            (*self.seen_bytes, *self.new_bytes, self.raw_bytes, self.payload_bytes),
-            (*other.seen_bytes, *other.new_bytes, other.raw_bytes, other.payload_bytes),
-            strict=True,
+        for mine, theirs in (
+            (self.new_squares, other.new_squares),
+            (self.raw_bytes, other.raw_bytes),
+            (self.payload_bytes, other.payload_bytes),
         ):
             for place, more in enumerate(theirs):
-                if more:
-                    mine[place] += more
+                mine[place] += more
 
 
 class _Watch(Known, Hasher):
     """Names the chunks of an ingest, and says which of them are known. Of one ingest."""
 
     def __init__(self, hash_key: bytes, ids: IdSet, spread: Spread, skipped: int) -> None:
-        """Of 2^`skipped` blocks of new data one is compressed."""
+        """Of 2^`skipped` stretches of new data one is compressed."""
         Hasher.__init__(self, hash_key)
         self.sighted = Sighted()
         self.chunks = 0
@@ -120,33 +121,35 @@ class _Watch(Known, Hasher):
         self._skipped = (1 << skipped) - 1
         self._to_store: set[bytes] = set()
         self._goes_on_new = True
-        self.group = 0  # of the block that is stored now
+        self._wanted = True  # the stretch is compressed
+        self._left = 0  # bytes of the stretch that are still to come
 
     def chunk_ids(self, chunks: Sequence[bytes | memoryview]) -> list[ChunkId]:
         ids = Hasher.chunk_ids(self, chunks)
         self.chunks += len(ids)
         self._to_store.clear()
         shorts = [short_id(chunk_id) for chunk_id in ids]
-        wanted = not shorts[0] >> 8 & self._skipped if shorts else False
-        self.group = group_of(shorts[0]) if shorts else 0
         for chunk_id, short, chunk, seen in zip(ids, shorts, chunks, self._ids.add(shorts), strict=True):
+            if self._left <= 0:
+                self._wanted = not short >> _STRETCH_BITS & self._skipped
+                self._left = STRETCH_BYTES
+            self._left -= len(chunk)
             if seen is not Seen.UNSAMPLED:
                 self._goes_on_new = seen is Seen.NEW
                 self._count(short, len(chunk), new=self._goes_on_new)
-            if self._goes_on_new and wanted:
+            if self._goes_on_new and self._wanted:
                 self._to_store.add(chunk_id)
         return ids
 
     def _count(self, short: int, length: int, *, new: bool) -> None:
-        depth, group = depth_of(short), group_of(short)
+        depth = depth_of(short)
         sighted = self.sighted
         sighted.seen_bytes[depth] += length
         sighted.seen_chunks[depth] += 1
-        self._spread.seen_bytes[group][depth] += length
         if new:
             sighted.new_bytes[depth] += length
             sighted.new_chunks[depth] += 1
-            self._spread.new_bytes[group][depth] += length
+            self._spread.new_squares[depth] += length * length
 
     def node_id(self, data: bytes | memoryview) -> ChunkId:
         node_id = Hasher.node_id(self, data)
@@ -168,17 +171,17 @@ class _Watch(Known, Hasher):
 class _Counter(Appender):
     """Takes frames and forgets them. Of one ingest."""
 
-    def __init__(self, watch: _Watch, spread: Spread) -> None:
+    def __init__(self, spread: Spread) -> None:
         self.data = Frames()
         self.nodes = Frames()
-        self._watch = watch
         self._spread = spread
 
     def append(self, kind: PackKind, frame: EncodedFrame, chunks: int) -> tuple[int, int, int]:
         (self.data if kind == PackKind.DATA else self.nodes).add(frame, chunks)
         if kind == PackKind.DATA:
-            self._spread.raw_bytes[self._watch.group] += frame.raw_length
-            self._spread.payload_bytes[self._watch.group] += frame.stored_length
+            group = group_of(short_id(frame.header[HEAD.size :]))  # by its first chunk
+            self._spread.raw_bytes[group] += frame.raw_length
+            self._spread.payload_bytes[group] += frame.stored_length
         return _SOME_PACK, 0, 0
 
 
@@ -188,9 +191,9 @@ class Trial:
     def __init__(
         self, identity: Identity, ids: IdSet, spread: Spread, parallel_map: ParallelMap, *, skipped: int = 0
     ) -> None:
-        """`spread` belongs to the thread. Of 2^`skipped` blocks of new data one is compressed."""
+        """`spread` belongs to the thread. Of 2^`skipped` stretches of new data one is compressed."""
         watch = self._watch = _Watch(identity.hash_key, ids, spread, skipped)
-        counter = self._counter = _Counter(watch, spread)
+        counter = self._counter = _Counter(spread)
         self._ingest = Ingest(Cutter.of(identity), watch, watch, counter, parallel_map, lambda: None)
 
     @property
