@@ -13,6 +13,7 @@ import sys
 import termios
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -122,6 +123,24 @@ def test_a_file_that_went_a_pipe_that_came_and_one_that_grew(tmp_path):
         file.write(b"more")
     assert len(b"".join(bytes(block) for block in blocks)) <= 4
     assert notes.notes == {"files that changed while they were read": 1}
+
+
+def test_folders_in_each_other_without_end_and_keys_that_are_too_long(tmp_path, monkeypatch):
+    """Deeper than Python's stack."""
+    notes = Notes("", "")
+    monkeypatch.chdir(tmp_path)
+    for depth in range(1100):
+        if depth in (3, 450):
+            Path("file").write_bytes(b"x")
+        os.mkdir("d")
+        os.chdir("d")
+    Path("file").write_bytes(b"x")
+    os.chdir(tmp_path)
+    found = find(Folder(str(tmp_path), notes))
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # pytest's own removal recurs
+    assert found.total.objects == 2
+    assert [failed.key for failed in notes.failures] == ["d/" * 1100 + "file"]
+    assert "1,024" in notes.failures[0].why
 
 
 def test_one_file_and_a_stream_are_what_the_folder_is(tmp_path):

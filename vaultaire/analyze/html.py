@@ -34,14 +34,14 @@ h2{font-size:1.1rem;margin:2.2rem 0 .6rem}p{margin:.4rem 0}.dim{color:var(--dim)
 .card b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.card span{color:var(--dim);font-size:.85rem}
 .key{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:.5rem 0;font-size:.9rem}
 .key i{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;margin-right:.4rem;vertical-align:-.05rem}
-svg{display:block;width:100%}svg text{fill:var(--fg);font:13px system-ui,sans-serif}svg .dim{fill:var(--dim)}
+svg{display:block;width:100%}
 .stored{fill:var(--stored);background:var(--stored)}.dedup{fill:var(--dedup);background:var(--dedup)}
 .compression{fill:var(--compression);background:var(--compression)}.prefix{fill:var(--prefix);background:var(--prefix)}
 .metadata{fill:var(--metadata);background:var(--metadata)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;
-min-width:9rem}td.bar{width:9rem;min-width:6rem}.warning{border-left:.25rem solid var(--compression);background:var(--card);
+min-width:6rem}td.bar{width:9rem;min-width:6rem}td.wide{width:50%;min-width:6rem}.warning{border-left:.25rem solid var(--compression);background:var(--card);
 padding:.5rem .8rem;margin:.5rem 0;border-radius:.25rem;overflow-wrap:anywhere}
 """
 
@@ -193,22 +193,20 @@ def _curve(points: Sequence[Point]) -> list[str]:
         return []
     most = max(1, *(point.stored_bytes for point in points))
     rows = []
-    for number, point in enumerate(points):
-        y = 8 + 30 * number
-        width = point.stored_bytes / most * 430
-        how = "measured" if point.measured else "estimated"
+    for point in points:
+        width = point.stored_bytes / most * _BAR_WIDTH
+        opacity, how = (1, "measured") if point.measured else (0.6, "estimated")
         rows.append(
-            f'<text x="0" y="{y + 14}">{binary_size(point.average_bytes)}</text>'
-            f'<rect class="stored" x="75" y="{y}" width="{width:.1f}" height="20" rx="2"'
-            f' opacity="{1 if point.measured else 0.6}"></rect>'
-            f'<text x="{width + 83:.1f}" y="{y + 14}">{binary_size(point.stored_bytes)} '
-            f'<tspan class="dim">{how}</tspan></text>'
+            f'<tr><td>{binary_size(point.average_bytes)}</td><td class="wide"><svg viewBox="0 0 {_BAR_WIDTH} 14" '
+            f'height="14" preserveAspectRatio="none" role="presentation"><rect class="stored" width="{width:.2f}" '
+            f'height="14" opacity="{opacity}"></rect></svg></td><td>{binary_size(point.stored_bytes)}</td>'
+            f"<td>{binary_size(point.unique_bytes)}</td><td>{point.chunks:,}</td><td>{how}</td></tr>"
         )
-    height = 16 + 30 * len(points)
+    head = "".join(f"<th>{each}</th>" for each in ("average", "", "stored", "unique", "chunks", ""))
     return [
         '<h2>By chunk size</h2><p class="dim">What would be stored with other average chunk sizes. New bytes and chunks '
         "are counted, their compression is taken over from the measured size.</p>"
-        f'<svg viewBox="0 0 720 {height}" role="img" aria-label="stored bytes by average chunk size">{"".join(rows)}</svg>'
+        f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
     ]
 
 

@@ -42,7 +42,9 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:  # noqa: A001  # what users call it
+class Obstacle:
+    """Data that does not shrink, and what to do about it: a warning, for users."""
+
     kind: str
     bytes: int
     share: float
@@ -69,7 +71,7 @@ class Answer:
     folders: tuple[Group, ...]  # by what they store
     types: tuple[Group, ...]
     curve: tuple[Point, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[Obstacle, ...]
     notes: dict[str, int]
     failed: int
     failures: tuple[Failed, ...]
@@ -169,21 +171,21 @@ _ADVICE: Final = {
 }
 
 
-def _warnings(types: tuple[Group, ...], logical_bytes: int) -> list[Warning]:
+def _warnings(types: tuple[Group, ...], logical_bytes: int) -> list[Obstacle]:
     warnings = []
     for nature, advice in _ADVICE.items():
         groups = [group for group in types if group.nature is nature]
         size = sum(group.shares.logical_bytes for group in groups)
         if size and size >= WORTH_A_WARNING * logical_bytes:
             names = ", ".join(group.name for group in groups[:6]) + (" ..." if len(groups) > 6 else "")
-            warnings.append(Warning(nature.value, size, size / logical_bytes, f"{names}: {advice}"))
+            warnings.append(Obstacle(nature.value, size, size / logical_bytes, f"{names}: {advice}"))
     least = WORTH_A_WARNING * logical_bytes
     dense = [g for g in types if g.nature is Nature.PLAIN and g.shares.unique_bytes > least and _noisy(g)]
     if dense:
         size = sum(group.shares.unique_bytes for group in dense)
         text = "does not compress, whatever it is called: encrypted or compressed data look like this"
         names = ", ".join(group.name for group in dense[:6])
-        warnings.append(Warning("incompressible", size, size / logical_bytes, f"{names}: {text}"))
+        warnings.append(Obstacle("incompressible", size, size / logical_bytes, f"{names}: {text}"))
     return warnings
 
 

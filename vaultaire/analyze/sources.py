@@ -17,6 +17,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
+from index.keys import MAX_OBJECT_KEY_BYTES
 from vaultaire.moving.carried import parse_carried
 from vaultaire.moving.folder_place import FolderSource
 from vaultaire.moving.places import WINDOW_BYTES, Changed, Gone, ObjectError, Transient
@@ -93,7 +94,12 @@ class Folder:
         while True:
             page, token = self._source.pages(token, versions=False)
             for entry in page:
-                yield Item(entry.key, entry.size, entry)
+                if len(entry.key) <= MAX_OBJECT_KEY_BYTES:
+                    yield Item(entry.key, entry.size, entry)
+                else:
+                    self._notes.fail(
+                        entry.key, f"its name has more than {MAX_OBJECT_KEY_BYTES:,} bytes; shorten it"
+                    )
             if token is None:
                 return
 
