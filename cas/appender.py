@@ -3,7 +3,8 @@
 A pack is remembered here from its first byte until a commit has written how it ended (sealed, or poisoned and
 sealed at its durable length); nothing else knows about frames that are written but not yet published.
 
-Pack numbers are writer number (u32) and a counter from 1 (u32); a writer number is never used twice.
+Pack numbers are writer number (u32 from 1) and a counter from 1 (u32); a writer number is never used twice. Number 0 is
+no writer's (a process that may only read): its packs would be adopted by nobody, so it makes none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cas.catalog import PackState
 from cas.errors import PackPoisoned, PlaceFailed
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from cas.frame import EncodedFrame
     from cas.pack import PackKind
     from cas.ports import PackPlace
+
+
+NO_WRITER: Final = 0  # of a process that has opened a read-only store: it makes no packs
 
 
 class Appender:
@@ -123,6 +127,8 @@ class Appender:
         """Let go of the files that are still open."""
         with self._lock:
             packs = list(self._unsettled.values())
+            # A full disk: the pack got its header, but neither a frame that was published nor a footer.
+            self.has_leftovers |= any(not pack.has_row for pack in packs)
             self._unsettled.clear()
             self._current.clear()
         for pack in packs:
@@ -137,6 +143,8 @@ class Appender:
             return pack
 
     def _create(self, kind: PackKind) -> OpenPack:
+        if self._writer == NO_WRITER:
+            raise PlaceFailed("this process has no writer number: it may not make packs")
         number = self._writer << 32 | next(self._counter)
         header = PackHeader.of(self._identity, number, kind)
         try:

@@ -22,6 +22,7 @@ from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cas.bases import BASES, distinct, forget_bases, put_bases
 from cas.damage import DAMAGED, damaged_chunks, forget_damage, known_damage, unqueue_mending
 from cas.errors import CorruptRow, PackGone, UnsupportedFormat
 from cas.frame import WORD, Codec
@@ -30,14 +31,16 @@ from cas.pack import PackKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from cas.bases import FrameBases, FrameKey
     from cas.pack import Frame
     from cas.ports import Reader, Transaction
 
 PLACEMENTS: Final = "cas.placements"
 PACKS: Final = "cas.packs"
 STATE: Final = "cas.state"
-TABLES: Final = (PLACEMENTS, PACKS, STATE, DAMAGED)
+TABLES: Final = (PLACEMENTS, PACKS, STATE, DAMAGED, BASES)
 
+_NO_BASES: Final[dict[FrameKey, FrameBases]] = {}
 _EPOCH: Final = b"epoch"
 _CONDEMNED: Final = b"condemned/"
 _CONDEMNED_END: Final = b"condemned0"  # "0" follows "/"
@@ -51,13 +54,14 @@ _PLACE: Final = struct.Struct(">xQ14xII")  # the same bytes
 _PLACEMENT_VERSION: Final = 0x10  # high nibble; flags in the low one
 _HAS_BASES: Final = 0x01
 _IS_RAW: Final = 0x02
-_PLACEMENT_HEADS: Final = frozenset({_PLACEMENT_VERSION, _PLACEMENT_VERSION | _IS_RAW})
+_PLACEMENT_HEADS: Final = frozenset(_PLACEMENT_VERSION | flag for flag in (0, _IS_RAW, _HAS_BASES))
 
 
 class Placement(NamedTuple):
     """Where a chunk is: bytes [inside, inside + length) of the raw bytes of a frame."""
 
     raw_frame: bool  # the payload is stored as it is: a part of it can be read alone
+    has_bases: bool  # to decode the frame its bases are needed
     pack: int
     frame: int  # offset of the frame's header in the pack
     header_length: int
@@ -79,10 +83,11 @@ def placement_rows(
     stored_length: int,
     lengths: Iterable[int],
     ordinal: int,
+    has_bases: bool = False,
 ) -> list[bytes]:
     """The rows of a frame's chunks, in order. `ordinal`: of its first chunk."""
     encode = _PLACEMENT.pack
-    first = _PLACEMENT_VERSION | (_IS_RAW if codec == Codec.RAW else 0)
+    first = _PLACEMENT_VERSION | (_IS_RAW if codec == Codec.RAW else 0) | (_HAS_BASES if has_bases else 0)
     words = header_length // WORD
     rows = []
     inside = 0
@@ -104,6 +109,7 @@ def frame_placements(pack: int, frame: Frame) -> dict[bytes, bytes]:
         header.stored_length,
         header.lengths,
         frame.ordinal,
+        bool(header.bases),
     )
     return dict(zip(header.ids, rows, strict=True))
 
@@ -115,7 +121,8 @@ def decode_placement(chunk: bytes, row: bytes) -> Placement:
     first, pack, frame, words, stored, inside, length, ordinal = _PLACEMENT.unpack(row)
     if first not in _PLACEMENT_HEADS:
         raise UnsupportedFormat(f"placement of chunk {chunk.hex()} begins with {first:#x}: not known here")
-    return Placement(bool(first & _IS_RAW), pack, frame, words * WORD, stored, inside, length, ordinal)
+    flags = bool(first & _IS_RAW), bool(first & _HAS_BASES)
+    return Placement(*flags, pack, frame, words * WORD, stored, inside, length, ordinal)
 
 
 def place_of(chunk: bytes, row: bytes) -> tuple[int, int, int]:
@@ -124,6 +131,16 @@ def place_of(chunk: bytes, row: bytes) -> tuple[int, int, int]:
         decode_placement(chunk, row)
     place: tuple[int, int, int] = _PLACE.unpack(row)
     return place
+
+
+def has_bases(row: bytes) -> bool:
+    """Whether the frame that a placement's row names needs its bases."""
+    return bool(row[0] & _HAS_BASES)
+
+
+def frame_of(row: bytes) -> tuple[int, int]:
+    """(pack, offset of the frame) that a placement's row names."""
+    return int.from_bytes(row[1:9], "big"), int.from_bytes(row[9:13], "big")
 
 
 def pack_of(row: bytes) -> int:
@@ -334,6 +351,7 @@ def forget_pack(txn: Transaction, pack: int) -> None:
     txn.delete(PACKS, pack_key(pack))
     txn.delete(STATE, _CONDEMNED + pack_key(pack))
     unqueue_mending(txn, pack)
+    forget_bases(txn, pack)
     txn.put(STATE, _GONE + pack_key(pack), b"")
 
 
@@ -375,11 +393,12 @@ def publish(
     placements: Mapping[bytes, bytes],
     relied: Iterable[int],
     progress: Iterable[PackProgress],
+    bases: Mapping[FrameKey, FrameBases] = _NO_BASES,
 ) -> None:
     """Make chunks known, inside a commit; everything named here is durable already.
 
     `placements`: id -> row, in packs named by `progress` or `relied`. `relied`: packs that must still have a row.
-    Raises PackGone. Runs any number of times.
+    `bases`: of every frame with bases among those of `placements`. Raises PackGone. Runs any number of times.
     """
     _check_rows(txn, relied)
     epoch = read_epoch(txn)
@@ -389,18 +408,25 @@ def publish(
     ids = sorted(placements)
     damaged = known_damage(txn, ids)
     healed = []
+    used: set[FrameKey] = set()  # frames with bases
     for chunk, old in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
         new = placements[chunk]
         if old is not None:
             # An upload may still carry the placement that was found damaged: that is no new copy.
             if not is_condemned(pack_of(old)) and (chunk not in damaged or new == old):
                 continue
+            if has_bases(new) and not has_bases(old):
+                continue  # what others may decode by stays in a frame without bases
             _tally(gained, old, -1)
         txn.put(PLACEMENTS, chunk, new)
+        if bases and has_bases(new):
+            used.add(frame_of(new))
         _tally(gained, new, 1)
         if chunk in damaged:
             healed.append(chunk)
     forget_damage(txn, healed)
+    if used:
+        _publish_bases(txn, {frame: bases[frame] for frame in sorted(used)})
     for pack, (chunks, raw_bytes) in gained.items():
         row = rows.get(pack) or get_pack(txn, pack)
         if row is None:
@@ -409,6 +435,16 @@ def publish(
         rows[pack] = replace(row, placed_chunks=placed_chunks, placed_bytes=placed_bytes, touched_epoch=epoch)
     for pack, row in sorted(rows.items()):
         put_pack(txn, pack, row)
+
+
+def _publish_bases(txn: Transaction, frames: Mapping[FrameKey, FrameBases]) -> None:
+    """Raises PackGone if a base is not where its rules (`cas.bases`) want it: then an upload has outlived a wait."""
+    ids = distinct(frames.values())
+    for row in txn.get_many(PLACEMENTS, ids):
+        if row is None or has_bases(row):
+            raise PackGone(0 if row is None else pack_of(row))
+    for frame, bases in frames.items():
+        put_bases(txn, frame, bases)
 
 
 def _is_condemned(reader: Reader) -> Callable[[int], bool]:

@@ -113,7 +113,7 @@ class NoSpace(CasError):
 
 
 class PlaceFailed(CasError):
-    """The place for packs refused to make a pack for another reason than space (permissions, too many files)."""
+    """No pack can be made, for another reason than space (permissions, too many files, no writer number)."""
 
 
 class PackPoisoned(CasError):

@@ -48,14 +48,16 @@ from cas.catalog import (
     settle_gone,
 )
 from cas.errors import CorruptChunk, CorruptPack, MissingChunk, MissingPack, PackUnreadable
+from cas.frame import NORMAL
 from cas.openpack import TARGET_BYTES
+from cas.pack import PackKind
 from cas.reading import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cas.catalog import PackRow, Placement
-    from cas.pack import PackKind
+    from cas.frame import Effort
     from cas.ports import OrderedMap, PackPlace, Transaction
     from cas.relocation import Relocation
     from cas.store import ChunkStore
@@ -225,13 +227,21 @@ class Evacuation:
     damaged: list[str] = field(default_factory=list)  # what could not be read, and stays
 
     def run(
-        self, store: ChunkStore, kv: OrderedMap, place: PackPlace, row: PackRow, live: Needed
+        self,
+        store: ChunkStore,
+        kv: OrderedMap,
+        place: PackPlace,
+        row: PackRow,
+        live: Needed,
+        effort: Effort = NORMAL,
     ) -> Iterator[int]:
         """Step 3 for one pack: copy what is live and still placed there, and swap its placements.
 
+        `effort`: how hard to compress data; nodes are copied as they always are, for marking reads them alone.
+
         Durable when it ends. Raises NoSpace, PackPoisoned, PlaceFailed; what was swapped stays swapped.
         """
-        relocation = store.relocation(row.kind)
+        relocation = store.relocation(row.kind, effort if row.kind == PackKind.DATA else NORMAL)
         try:
             for batch in _placed(kv, place, self.pack):
                 wanted = [item for item in batch if (self.pack, item[1].ordinal) in live]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cas.catalog import PLACEMENTS, decode_placement, get_pack
 from cas.damage import Damage, known_damage, packs_to_mend, queue_mending, record_damage
 from cas.errors import CasError, CorruptFrame, CorruptPack
-from cas.frame import HEAD, Codec, decode_frame, decode_header, decompress, header_length
+from cas.frame import HEAD, Codec, decode_frame, decode_header, header_length, raw_bytes
 from cas.pack import read_contents
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cas.frame import FrameHeader
     from cas.ports import Buffer, OrderedMap, PackPlace, Transaction
     from cas.recovery import Recovery
+
+    PrefixOf = Callable[[FrameHeader], Buffer]
 
 log = logging.getLogger("vaultaire.healing")
 
@@ -38,14 +40,17 @@ class Healer:
         self._place = place
         self._recovery = recovery
 
-    def frame(self, placement: Placement, reason: CasError) -> Buffer:
-        """The raw bytes of a whole frame that could not be read or verified. Raises CasError if nothing helps."""
+    def frame(self, placement: Placement, reason: CasError, prefix_of: PrefixOf) -> Buffer:
+        """The raw bytes of a whole frame that could not be read or verified. Raises CasError if nothing helps.
+
+        `prefix_of`: the raw bytes of the bases that a frame's header names.
+        """
         if self._recovery is None:
             raise reason
         pack, frame = placement.pack, placement.frame
         stored, mended = self._recovery.recover(pack, frame, placement.frame_end)
         try:
-            _, raw = decode_frame(stored)
+            _, raw = decode_frame(stored, prefix_of)
         except CorruptFrame as error:
             raise CorruptPack(pack, frame, f"{error}, and its parity agrees") from error
         if mended:
@@ -55,7 +60,11 @@ class Healer:
         return raw
 
     def lost(
-        self, chunks: Collection[bytes], placement: Placement, chunk_id: Callable[[memoryview], ChunkId]
+        self,
+        chunks: Collection[bytes],
+        placement: Placement,
+        chunk_id: Callable[[memoryview], ChunkId],
+        prefix_of: PrefixOf,
     ) -> None:
         """These chunks of one frame cannot be brought back."""
         pack, frame = placement.pack, placement.frame
@@ -63,7 +72,7 @@ class Healer:
         failing = set(chunks)
         if header is not None:
             failing.difference_update(header.ids)
-            failing |= failing_chunks(self._place, pack, frame, header, chunk_id)
+            failing |= failing_chunks(self._place, pack, frame, header, chunk_id, prefix_of)
 
         def write(txn: Transaction) -> int:
             queue_mending(txn, pack)  # whoever mends looks for more of the kind in the whole pack
@@ -136,6 +145,7 @@ def failing_chunks(
     frame: int,
     header: FrameHeader,
     chunk_id: Callable[[memoryview], ChunkId],
+    prefix_of: PrefixOf,
 ) -> set[bytes]:
     """The chunks of a frame whose bytes cannot be read or do not have their ids."""
     payload = frame + header.header_length
@@ -146,7 +156,7 @@ def failing_chunks(
         }
     try:
         (stored,) = place.read(pack, [(payload, header.stored_length)])
-        raw = memoryview(decompress(stored))
+        raw = memoryview(raw_bytes(header, stored, prefix_of))
     except CasError:
         return set(header.ids)
     return {c for c, begin, length in _spans(header) if chunk_id(raw[begin : begin + length]) != c}

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cas.frame import NORMAL
 from cas.manifest import LEAF, Builder
 from cas.pack import PackKind
-from cas.pending import PUBLISH_BATCH, Pending
+from cas.pending import PUBLISH_BATCH, Batch, Pending
+from cas.prefix import Prefixes
 from cas.publication import Publication
 from cas.sink import Sink
 
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from cas.appender import Appender
     from cas.chunk import Hasher
     from cas.cutter import Cutter
+    from cas.frame import Effort
     from cas.manifest import Manifest, Node
     from cas.pending import Known
     from cas.ports import ParallelMap
+    from cas.prefix import BaseFinder
 
 
 class Ingest:
@@ -40,16 +44,19 @@ class Ingest:
         appender: Appender,
         parallel_map: ParallelMap,
         on_end: Callable[[], None],
+        finder: BaseFinder | None = None,
+        prefixes: Prefixes = Prefixes.OFF,
+        effort: Callable[[], Effort] = lambda: NORMAL,
     ) -> None:
         self._cutter = cutter
         self._hasher = hasher
         self._pending = Pending(known)
-        self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map)
+        self._data = Sink(PackKind.DATA, appender, self._pending, parallel_map, finder, prefixes, effort)
         self._nodes = Sink(PackKind.NODE, appender, self._pending, parallel_map)
         self._builder = Builder(hasher.node_id)
         self._on_end: Callable[[], None] | None = on_end
         self._manifest: Manifest | None = None
-        self._taken: list[dict[bytes, bytes]] = []  # for publications that are not committed yet
+        self._taken: list[Batch] = []  # for publications that are not committed yet
         self.size = 0  # bytes fed
         self.chunks = 0  # chunks cut, known ones included
 
@@ -111,8 +118,8 @@ class Ingest:
 
     def abort(self) -> None:
         """Forget it; also after a failure, and harmless after its end. Idempotent."""
-        for placements in (*self._taken, self._pending.placements):
-            self._pending.known.withdraw(placements)
+        for batch in (*self._taken, self._pending.take()):
+            self._pending.known.withdraw(batch.placements)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
@@ -135,19 +142,21 @@ class Ingest:
 
     def _publish(self, relied: frozenset[int], *, final: bool) -> Publication:
         pending = self._pending
-        self._taken.append(pending.placements)
-        pending.placements = {}
-        placements = self._taken[-1]
+        batch = pending.take()
+        self._taken.append(batch)
         if final:
             # Early ones that failed or are still undecided are taken along: published twice does no harm, never would.
-            placements = {chunk: row for taken in self._taken for chunk, row in taken.items()}
+            batch = Batch(
+                {chunk: row for taken in self._taken for chunk, row in taken.placements.items()},
+                {frame: bases for taken in self._taken for frame, bases in taken.bases.items()},
+            )
 
         def on_settle(committed: bool) -> None:
             if committed:
-                pending.published(placements)
+                pending.published(batch.placements)
             if final:
                 self.abort()
             elif committed:
-                self._taken.remove(placements)
+                self._taken.remove(batch)
 
-        return Publication(placements, dict(pending.needed), relied, on_settle)
+        return Publication(batch, dict(pending.needed), relied, on_settle)

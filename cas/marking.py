@@ -14,6 +14,10 @@ nothing that a manifest of the first snapshot needs loses its placement meanwhil
 Why the manifests themselves must come from one snapshot: between two a manifest could be copied from where the walk
 has not been to where it has, and its source be deleted.
 
+**Bases** (`cas.bases`) are marked after all manifests: of every frame with bases whose pack is not condemned, for an
+upload may find its chunks at any time; and of those in condemned packs that have a marked chunk, for it will be read
+there. Frames that are published later rely on no condemned pack, as manifests do not.
+
 A node that cannot be read hides what is below it: the mark is then *incomplete*, and nothing may be dropped by it.
 """
 
@@ -22,14 +26,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog import PLACEMENTS, decode_placement, place_of
+from cas.bases import distinct, iterate_bases
+from cas.catalog import PLACEMENTS, decode_placement, place_of, read_condemned
 from cas.errors import CasError, MissingChunk
 from cas.manifest import LEAF, Entry, decode_node, split, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from cas.bases import FrameKey
     from cas.catalog import Placement
     from cas.chunk import ChunkId
     from cas.ports import Reader
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 _BATCH: Final = 8192  # placements looked up at a time; sorted, so neighbours share pages
 _GROWTH_BYTES: Final = 64  # packs are marked in any order; each growth may move all bits of one
 _NODE_BATCH: Final = 64  # nodes looked up at a time
+_BASES_BATCH: Final = 512  # frames
 _REMEMBERED: Final = 20  # errors kept for the report
 
 
@@ -185,7 +192,29 @@ class Marker:
             else:
                 fresh[pack] += length
 
-    def _take(self, leaves: list[bytes]) -> Iterator[int]:
+    def add_bases(self) -> Iterator[int]:
+        """Mark the bases that must stay; after `finish`, once. Yields as `add`. Raises CorruptRow."""
+        after: FrameKey | None = None
+        while True:
+            with self._snapshot() as reader:
+                condemned = read_condemned(reader)
+                batch = list(iterate_bases(reader, after, _BASES_BATCH))
+            needed = [
+                bases
+                for (pack, _), bases in batch
+                if pack not in condemned or any((pack, ordinal) in self for ordinal in bases.ordinals)
+            ]
+            yield from self._take(distinct(needed))
+            if len(batch) < _BASES_BATCH:
+                break
+            after = batch[-1][0]
+        self.finish()
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        """Marked, here or in `earlier`."""
+        return place in self.bits or (self._earlier is not None and place in self._earlier)
+
+    def _take(self, leaves: Iterable[bytes]) -> Iterator[int]:
         self._leaves += leaves
         if len(self._leaves) >= _BATCH:
             count = len(self._leaves)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cas.appender import Appender
     from cas.catalog import PackProgress
+    from cas.pending import Batch
     from cas.ports import Transaction
 
 
@@ -23,12 +24,12 @@ class Publication:
 
     def __init__(
         self,
-        placements: Mapping[bytes, bytes],
+        batch: Batch,
         needed: Mapping[int, int],
         relied: frozenset[int],
         on_settle: Callable[[bool], None],
     ) -> None:
-        self._placements = placements
+        self._batch = batch
         self._needed = needed  # pack of this process -> how much of it must be durable
         self._relied = relied
         self._on_settle: Callable[[bool], None] | None = on_settle
@@ -37,13 +38,13 @@ class Publication:
 
     def __len__(self) -> int:
         """How many placements it carries."""
-        return len(self._placements)
+        return len(self._batch.placements)
 
     def apply(self, txn: Transaction) -> None:
         """Inside the commit, after `ChunkStore.sync`. Raises PackGone; the commit must fail then."""
         if self._progress is None:
             raise RuntimeError("a publication is applied before its packs were synced")
-        publish(txn, self._placements, self._relied, self._progress)
+        publish(txn, self._batch.placements, self._relied, self._progress, self._batch.bases)
 
     def settle(self, committed: bool) -> None:
         """After the commit, or instead of it. Idempotent: the first call counts."""

@@ -6,6 +6,9 @@ request; of a raw frame only the chunks that are wanted are read. Decoded frames
 chunks are verified again at every use). No snapshot is held while packs are read. A frame that fails is read once
 more through its pack's parity, if there is any (`cas.healing`); what then comes is verified in the same way.
 
+A frame with bases is decoded behind their raw bytes, which are read the same way (and are in frames without bases, or
+refused: no chain, no loop). At most MAX_RAW_BYTES are held for a frame and its bases together.
+
 The caller holds an operation (`cas.ports.Operations`) from before `locate` until its bytes are read: that keeps
 collection from removing the packs in between.
 """
@@ -17,16 +20,30 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.catalog import PLACEMENTS, Placement, decode_placement
-from cas.errors import CasError, CorruptChunk, CorruptFrame, MissingChunk, MissingPack, PackUnreadable
-from cas.frame import decompress
+from cas.chunk import MAX_RAW_BYTES
+from cas.errors import (
+    CasError,
+    CorruptChunk,
+    CorruptFrame,
+    MissingChunk,
+    MissingPack,
+    PackUnreadable,
+    UnsupportedFormat,
+)
+from cas.frame import decode_header, decompress, raw_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from cas.chunk import ChunkId
+    from cas.frame import FrameHeader
     from cas.healing import Healer
     from cas.manifest import Entry
     from cas.ports import Buffer, PackPlace, Reader
+
+    ChunkIdOf = Callable[[memoryview], ChunkId]
+    Snapshots = Callable[[], AbstractContextManager[Reader]]
 
 CACHE_BYTES: Final = 16 << 20
 _MAX_GAP_BYTES: Final = 32 << 10  # bytes read for nothing rather than asking twice
@@ -51,6 +68,7 @@ class _Part(NamedTuple):
     length: int
     base: int
     raw: bool
+    has_bases: bool  # the header is read as well: it names them
 
 
 def resolve(reader: Reader, entries: Sequence[Entry]) -> list[Span]:
@@ -69,13 +87,21 @@ class FrameReader:
     """Reads spans. Thread-safe."""
 
     def __init__(
-        self, place: PackPlace, healer: Healer | None = None, cache_bytes: int = CACHE_BYTES
+        self,
+        place: PackPlace,
+        snapshot: Snapshots,
+        base_id: ChunkIdOf,
+        healer: Healer | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
+        """`base_id`: computes the ids of data chunks, whatever kind `read` is asked for."""
         self._place = place
+        self._snapshot = snapshot
+        self._base_id = base_id
         self._healer = healer
         self._cache = _Cache(cache_bytes)
 
-    def read(self, spans: Sequence[Span], chunk_id: Callable[[memoryview], ChunkId]) -> list[memoryview]:
+    def read(self, spans: Sequence[Span], chunk_id: ChunkIdOf) -> list[memoryview]:
         """The bytes of each span, in order, every chunk verified. Raises CorruptChunk, MissingChunk, PackUnreadable."""
         frames: dict[tuple[int, int], list[Span]] = {}
         for span in spans:
@@ -96,11 +122,35 @@ class FrameReader:
             self._read_group(group, spans_of, chunk_id, verified)
         return [verified[span.chunk][span.start : span.stop] for span in spans]
 
+    def forget(self) -> None:
+        """Drop every decoded frame."""
+        self._cache.clear()
+
+    def prefix(self, bases: Sequence[ChunkId]) -> bytes:
+        """The raw bytes of these, one after the other, every one verified. Raises CorruptFrame, and as `read`."""
+        with self._snapshot() as reader:
+            rows = reader.get_many(PLACEMENTS, bases)
+        spans = []
+        for base, row in zip(bases, rows, strict=True):
+            if row is None:
+                raise MissingChunk(base)
+            placement = decode_placement(base, row)
+            if placement.has_bases:
+                raise CorruptFrame(f"base {base.hex()} is itself in a frame with bases")
+            spans.append(Span(base, 0, placement.length, placement))
+        if sum(span.stop for span in spans) > MAX_RAW_BYTES:
+            raise CorruptFrame("the bases of a frame are too long")
+        return b"".join(self.read(spans, self._base_id))
+
+    def prefix_of(self, header: FrameHeader) -> bytes:
+        """`prefix`, for the bases that a frame's header names."""
+        return self.prefix(header.bases)
+
     def _read_group(
         self,
         group: Sequence[_Part],
         spans_of: Mapping[tuple[int, int], list[Span]],
-        chunk_id: Callable[[memoryview], ChunkId],
+        chunk_id: ChunkIdOf,
         verified: dict[ChunkId, memoryview],
     ) -> None:
         """Frames that lie close together, by one request."""
@@ -132,7 +182,7 @@ class FrameReader:
         self,
         wanted: Sequence[Span],
         error: CasError,
-        chunk_id: Callable[[memoryview], ChunkId],
+        chunk_id: ChunkIdOf,
         verified: dict[ChunkId, memoryview],
     ) -> None:
         """Take the frame from its pack's parity, or raise `error`."""
@@ -141,10 +191,10 @@ class FrameReader:
         if self._healer is None:
             raise error
         try:
-            raw = self._healer.frame(placement, error)
+            raw = self._healer.frame(placement, error, self.prefix_of)
             _verify(wanted, raw, 0, chunk_id, verified)
         except CasError as second:
-            self._healer.lost({span.chunk for span in wanted}, placement, chunk_id)
+            self._healer.lost({span.chunk for span in wanted}, placement, chunk_id, self.prefix_of)
             raise error from second
 
     def _fetch(self, first: _Part, end: int, chunk: ChunkId) -> memoryview:
@@ -160,21 +210,29 @@ class FrameReader:
         if part.raw:
             return stored
         try:
-            raw = decompress(stored)
-        except CorruptFrame as error:
+            raw = self._behind_bases(stored) if part.has_bases else decompress(stored)
+        except (CorruptFrame, UnsupportedFormat) as error:
             raise CorruptChunk(part.pack, part.frame, chunk, str(error)) from error
         self._cache.put((part.pack, part.frame), raw)
         return raw
+
+    def _behind_bases(self, frame: memoryview) -> bytes:
+        header = decode_header(frame)
+        payload = frame[header.header_length : header.total_length]
+        return bytes(raw_bytes(header, payload, self.prefix_of))
 
 
 def _part(spans: Sequence[Span]) -> _Part:
     first = spans[0].placement
     payload = first.frame + first.header_length
+    if first.has_bases:
+        whole = first.frame_end - first.frame
+        return _Part(first.pack, first.frame, first.frame, whole, 0, raw=False, has_bases=True)
     if not first.raw_frame:
-        return _Part(first.pack, first.frame, payload, first.stored_length, 0, raw=False)
+        return _Part(first.pack, first.frame, payload, first.stored_length, 0, raw=False, has_bases=False)
     begin = min(span.placement.inside for span in spans)
     end = max(span.placement.inside + span.placement.length for span in spans)
-    return _Part(first.pack, first.frame, payload + begin, end - begin, begin, raw=True)
+    return _Part(first.pack, first.frame, payload + begin, end - begin, begin, raw=True, has_bases=False)
 
 
 def _coalesce(parts: Sequence[_Part]) -> list[list[_Part]]:
@@ -198,7 +256,7 @@ def _verify(
     wanted: Sequence[Span],
     raw: Buffer,
     base: int,
-    chunk_id: Callable[[memoryview], ChunkId],
+    chunk_id: ChunkIdOf,
     verified: dict[ChunkId, memoryview],
 ) -> None:
     """Add the chunks of one frame to `verified`, or raise CorruptChunk."""
@@ -230,6 +288,11 @@ class _Cache:
             if raw is not None:
                 self._frames.move_to_end(key)
             return raw
+
+    def clear(self) -> None:
+        with self._lock:
+            self._frames.clear()
+            self._held = 0
 
     def drop(self, key: tuple[int, int]) -> None:
         with self._lock:

@@ -10,25 +10,30 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from cas.bases import bases_of
 from cas.catalog import (
+    PLACEMENTS,
     PackProgress,
     PackState,
     frame_placements,
     get_pack,
+    has_bases,
     iterate_packs,
     publish,
 )
 from cas.errors import CasError, CorruptPack, MissingPack
-from cas.pack import encode_footer, read_footer, scan_contents
+from cas.pack import encode_footer, read_contents, read_footer, scan_contents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from cas.bases import FrameBases, FrameKey
     from cas.catalog import PackRow
-    from cas.pack import PackContents
+    from cas.pack import Frame, PackContents
     from cas.ports import OrderedMap, PackPlace, Transaction
 
 _ROWS_PER_COMMIT: Final = 50_000  # placements; some 4 MB of journal
+_FRAMES_PER_COMMIT: Final = 512  # with bases: some thousand placements
 
 
 @dataclass(slots=True)
@@ -99,7 +104,9 @@ class Found:
 def add_lost_packs(kv: OrderedMap, place: PackPlace) -> Found:
     """Make the catalog rows of every pack that has none, from its frames; each frame is read and verified.
 
-    A pack counts up to its first damaged frame; its file stays as it is. Blocking; raises KvError of the map.
+    A pack counts up to its first damaged frame; its file stays as it is. Frames with bases come last, when all others
+    are placed: a chunk that is also in a frame without is taken from there (`cas.bases`). May be repeated after a
+    crash. Blocking; raises KvError of the map.
     """
     found = Found()
     for pack in place.packs():
@@ -120,7 +127,42 @@ def add_lost_packs(kv: OrderedMap, place: PackPlace) -> Found:
         found.packs += 1
         found.chunks += sum(len(frame.header.ids) for frame in contents.frames)
         found.raw_bytes += sum(frame.header.raw_length for frame in contents.frames)
+    with kv.snapshot() as reader:
+        rows = list(iterate_packs(reader))
+    for pack, row in rows:
+        _add_frames_with_bases(kv, place, pack, row, found)
     return found
+
+
+def _add_frames_with_bases(kv: OrderedMap, place: PackPlace, pack: int, row: PackRow, found: Found) -> None:
+    try:
+        contents = (scan_contents if row.footerless else read_contents)(
+            pack, _reader(place, pack), row.length
+        )
+    except (CorruptPack, MissingPack) as error:
+        found.damaged.setdefault(pack, str(error))
+        return
+    frames = [frame for frame in contents.frames if frame.header.bases]
+    for first in range(0, len(frames), _FRAMES_PER_COMMIT):
+        lost = kv.commit(partial(_publish_with_bases, pack, frames[first : first + _FRAMES_PER_COMMIT]))
+        if lost:
+            found.damaged.setdefault(pack, f"a base of the frame at offset {lost[0]} is lost")
+
+
+def _publish_with_bases(pack: int, frames: Sequence[Frame], txn: Transaction) -> list[int]:
+    """Offsets of those whose bases are not placed, and so cannot be decoded."""
+    rows: dict[bytes, bytes] = {}
+    usable: dict[FrameKey, FrameBases] = {}
+    lost = []
+    for frame in frames:
+        bases = bases_of(frame)
+        if any(row is None or has_bases(row) for row in txn.get_many(PLACEMENTS, bases.ids)):
+            lost.append(frame.offset)
+            continue
+        usable[pack, frame.offset] = bases
+        rows = frame_placements(pack, frame) | rows
+    publish(txn, rows, (), (), usable)
+    return lost
 
 
 def _add(kv: OrderedMap, pack: int, contents: PackContents, length: int, *, footerless: bool) -> None:
@@ -147,6 +189,8 @@ def _publish(rows: dict[bytes, bytes], step: PackProgress, txn: Transaction) -> 
 def _batches(pack: int, contents: PackContents) -> Iterator[dict[bytes, bytes]]:
     rows: dict[bytes, bytes] = {}
     for frame in contents.frames:
+        if frame.header.bases:
+            continue
         for chunk, row in frame_placements(pack, frame).items():
             rows.setdefault(chunk, row)
         if len(rows) >= _ROWS_PER_COMMIT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cas.frame import NORMAL
 from cas.pending import Pending
 from cas.publication import Publication
 from cas.sink import Sink
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cas.appender import Appender
+    from cas.frame import Effort
     from cas.pack import PackKind
     from cas.pending import Known
     from cas.ports import Buffer, ParallelMap
@@ -25,9 +27,16 @@ if TYPE_CHECKING:
 class Relocation:
     """See the module. One thread at a time; ends with `publication` + settle, or with `abort`."""
 
-    def __init__(self, kind: PackKind, known: Known, appender: Appender, parallel_map: ParallelMap) -> None:
+    def __init__(
+        self,
+        kind: PackKind,
+        known: Known,
+        appender: Appender,
+        parallel_map: ParallelMap,
+        effort: Effort = NORMAL,
+    ) -> None:
         self._pending = Pending(known)
-        self._sink = Sink(kind, appender, self._pending, parallel_map)
+        self._sink = Sink(kind, appender, self._pending, parallel_map, effort=lambda: effort)
 
     @property
     def new_stored_bytes(self) -> int:
@@ -47,16 +56,15 @@ class Relocation:
         """All that was taken since the last one. Raises as `take`."""
         self._sink.flush()
         pending = self._pending
-        placements, pending.placements = pending.placements, {}
+        batch = pending.take()
         needed, pending.needed = pending.needed, {}
 
         def on_settle(committed: bool) -> None:
             del committed  # either way nobody shall find them in flight any more
-            pending.published(placements)
+            pending.published(batch.placements)
 
-        return Publication(placements, needed, frozenset(), on_settle)
+        return Publication(batch, needed, frozenset(), on_settle)
 
     def abort(self) -> None:
         """Forget what waits. Idempotent, and harmless after the end."""
-        self._pending.published(self._pending.placements)
-        self._pending.placements = {}
+        self._pending.published(self._pending.take().placements)

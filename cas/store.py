@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from cas.adoption import Adoption, adopt
 from cas.appender import Appender
-from cas.catalog import CasStatistics, publish, statistics
+from cas.bases import get_bases
+from cas.catalog import CasStatistics, PackState, get_pack, publish, statistics
 from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
+from cas.frame import NORMAL
 from cas.healing import Healer
 from cas.ingest import Ingest
 from cas.manifest import MAX_LEVEL, Builder, Entry, Manifest, concatenate, cut, pack, walk, walk_down, wrap
@@ -31,8 +33,9 @@ from cas.marking import Marker
 from cas.openpack import TARGET_BYTES
 from cas.pack import PackKind
 from cas.pending import Known, Pending
+from cas.prefix import BaseFinder, Prefixes
 from cas.publication import Publication
-from cas.reading import FrameReader, Span, resolve
+from cas.reading import CACHE_BYTES, FrameReader, Span, resolve
 from cas.recovery import Recovery
 from cas.relocation import Relocation
 from cas.sink import Sink
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     from cas.catalog import Placement
     from cas.chunk import Identity
+    from cas.frame import Effort
     from cas.manifest import Node
     from cas.marking import Bits
     from cas.ports import Operations, OrderedMap, PackPlace, ParallelMap, R, Reader, Sidecars, T
@@ -64,7 +68,7 @@ def _serial_map(fn: Callable[[T], R], items: Iterable[T], /) -> Iterable[R]:
 
 
 class ChunkStore:
-    """See the module. `writer`: this process's number, never used before."""
+    """See the module. `writer`: this process's number, never used before; 0: it only reads."""
 
     def __init__(
         self,
@@ -78,31 +82,48 @@ class ChunkStore:
         parallel_map: ParallelMap = _serial_map,
         clock: Callable[[], float] = time.monotonic,
         pack_target_bytes: int = TARGET_BYTES,
+        cache_bytes: int = CACHE_BYTES,
+        effort: Callable[[], Effort] = lambda: NORMAL,
     ) -> None:
         """With `operations` every ingest counts as one from its making to its end; without, the caller sees to it.
 
-        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one block side by side. `clock`: seconds, any origin.
+        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one
+        block side by side. `clock`: seconds, any origin. `cache_bytes`: decoded frames that are kept.
+        `effort`: how hard to compress what is uploaded, now; asked for by any thread.
         """
         self._kv = kv
         self._packs = packs
         self._operations = operations
         self._parallel_map = parallel_map
+        self.effort = effort  # may be replaced at any time
         Cutter.of(identity)  # refuses unknown rules
         self._identity = identity
         self._hasher = Hasher(identity.hash_key)
         self._appender = Appender(packs, identity, writer, clock, pack_target_bytes)
         self._known = Known(kv, self._appender.lost)
         self.recovery = None if sidecars is None else Recovery(packs, sidecars, identity.store_id)
-        self._frames = FrameReader(packs, Healer(kv, packs, self.recovery))
+        healer = Healer(kv, packs, self.recovery)
+        self._frames = FrameReader(packs, kv.snapshot, self._hasher.chunk_id, healer, cache_bytes)
+        self._finder = BaseFinder(self._known, packs, self._frames, self._hasher.chunk_id)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def ingest(self) -> Ingest:
-        """Begin an upload."""
+    def ingest(self, prefixes: Prefixes = Prefixes.AUTO) -> Ingest:
+        """Begin an upload. `prefixes`: whether its frames may have bases."""
         operations = self._operations
         on_end = (lambda: None) if operations is None else partial(operations.end, operations.begin())
         cutter = Cutter.of(self._identity)
-        return Ingest(cutter, self._hasher, self._known, self._appender, self._parallel_map, on_end)
+        return Ingest(
+            cutter,
+            self._hasher,
+            self._known,
+            self._appender,
+            self._parallel_map,
+            on_end,
+            self._finder,
+            prefixes,
+            self.effort,
+        )
 
     def compose(self, parts: Sequence[tuple[Manifest, int, int]]) -> Composition:
         """One manifest for the ranges [start, stop) of these manifests, in order. Metadata only.
@@ -123,13 +144,13 @@ class ChunkStore:
         except BaseException:
             pending.known.withdraw(pending.placements)  # nobody would ever publish them
             raise
-        placements = pending.placements
+        batch = pending.take()
 
         def on_settle(committed: bool) -> None:
             del committed  # either way nobody needs them in flight any more
-            pending.known.withdraw(placements)
+            pending.known.withdraw(batch.placements)
 
-        publication = Publication(placements, pending.needed, frozenset(pending.relied), on_settle)
+        publication = Publication(batch, pending.needed, frozenset(pending.relied), on_settle)
         return Composition(manifest, publication)
 
     def sync(self, publications: Sequence[Publication]) -> None:
@@ -187,7 +208,7 @@ class ChunkStore:
 
     def can_be_read(self, reader: Reader, chunks: Sequence[bytes]) -> list[bool]:
         """Which of these chunks (or nodes) stand whole in their packs; parity is not asked."""
-        plain = FrameReader(self._packs, cache_bytes=0)
+        plain = FrameReader(self._packs, self._kv.snapshot, self._hasher.chunk_id, cache_bytes=0)
         found = []
         for chunk in chunks:
             try:
@@ -199,6 +220,18 @@ class ChunkStore:
                 found.append(True)
         return found
 
+    def read_bases(self, pack: int, frame: int) -> bytes | None:
+        """The raw bytes that a published frame is decoded behind; None if it has no bases, or needs none any more.
+
+        (That of a pack which is condemned, or gone: nobody may read there.) Raises as `read`, and CorruptFrame.
+        """
+        with self._kv.snapshot() as reader:
+            bases = get_bases(reader, (pack, frame))
+            row = get_pack(reader, pack)
+        if bases is None or row is None or row.state == PackState.CONDEMNED:
+            return None
+        return self._frames.prefix(bases.ids)
+
     def marker(self, earlier: Bits | None = None) -> Marker:
         """Finds and counts what manifests name, each chunk once; see `cas.marking`."""
         return Marker(self._kv.snapshot, self._fetch_placed_node, earlier)
@@ -208,9 +241,9 @@ class ChunkStore:
 
     # --- collection ---------------------------------------------------------------------------------------------
 
-    def relocation(self, kind: PackKind) -> Relocation:
+    def relocation(self, kind: PackKind, effort: Effort = NORMAL) -> Relocation:
         """Stores chunks of condemned packs anew, in this process's packs: see `cas.relocation`."""
-        return Relocation(kind, self._known, self._appender, self._parallel_map)
+        return Relocation(kind, self._known, self._appender, self._parallel_map, effort)
 
     def read_chunks(self, kind: PackKind, spans: Sequence[Span]) -> list[memoryview]:
         """As `read`, for chunks of packs of either kind: nodes have ids of their own."""
@@ -244,7 +277,7 @@ class ChunkStore:
 
     @property
     def is_tidy(self) -> bool:
-        """False: a pack file without a row could not be removed, which is then left to whoever adopts this writer."""
+        """False: a pack file without a row stayed, which is then left to whoever adopts this writer. Ask after `close`."""
         return not self._appender.has_leftovers
 
     def adopt(self, dead_writer: int) -> Adoption:

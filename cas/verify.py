@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from cas.catalog import PackState
-from cas.errors import CorruptFrame, MissingPack, PackUnreadable, UnsupportedFormat
+from cas.errors import CasError, CorruptFrame, MissingPack, PackUnreadable, UnsupportedFormat
 from cas.frame import HEAD, MAGIC, Codec, check_payload, decode_header, decompress, header_length
 from cas.frame import MAX_HEADER_BYTES as MAX_FRAME_HEADER_BYTES
 from cas.pack import (
@@ -64,6 +64,7 @@ class DamageKind(StrEnum):
     PACK_ORPHAN = "pack-orphan"  # a file that no row knows, of a writer that is gone: garbage
     FRAME_HEADER = "frame-header"
     FRAME_PAYLOAD = "frame-payload"
+    BASES = "frame-bases"  # the chunks that a frame was compressed against cannot be had, or are told wrongly
     CHUNK = "chunk-id"  # the checksums are right, the id is not: it was stored wrongly
     PLACEMENT = "placement"  # the catalog points to where the chunk is not
 
@@ -92,6 +93,7 @@ _DOUBTFUL: Final = frozenset(
         DamageKind.PACK_TRUNCATED,
         DamageKind.FRAME_HEADER,
         DamageKind.FRAME_PAYLOAD,
+        DamageKind.BASES,
         DamageKind.CHUNK,
     }
 )
@@ -108,7 +110,8 @@ class Step(NamedTuple):
 class PackCheck:
     """The check of one pack: iterate `run` to its end, then `frames` and `sound` say what was seen.
 
-    `row`: what the catalog says; only bytes below its length are looked at. `hasher`: of the store.
+    `row`: what the catalog says; only bytes below its length are looked at. `hasher`: of the store. `read_bases`: the
+    raw bytes behind which a frame (pack, offset) is decoded, None if nobody needs it: its chunks are then not decoded.
     """
 
     pack: int
@@ -117,6 +120,7 @@ class PackCheck:
     source: PackSource
     hasher: Hasher
     read_data: bool = False
+    read_bases: Callable[[int, int], bytes | None] = lambda pack, frame: None
     frames: list[Frame] = field(default_factory=list)  # those whose header is known, ascending
     start: int = 0  # where the frames begin
     end: int = 0  # where the frames end, as far as they were checked
@@ -301,7 +305,14 @@ class PackCheck:
             if not self.read_data:
                 return tuple(damage)
         id_of = self.hasher.node_id if self.row.kind == PackKind.NODE else self.hasher.chunk_id
-        chunks = tuple(wrong_chunks(header, payload, id_of))
+        try:
+            prefix = self.read_bases(self.pack, offset) if header.bases else b""
+        except CasError as error:
+            chunks = header.ids
+            if kind == DamageKind.CHUNK:
+                kind, reason = DamageKind.BASES, f"what it is decoded behind cannot be read: {error}"
+        else:
+            chunks = () if prefix is None else tuple(wrong_chunks(header, payload, prefix, id_of))
         if chunks or kind == DamageKind.FRAME_PAYLOAD:
             at = offset + header.header_length
             damage.append(Damage(kind, self.pack, reason, at, offset, chunks))
@@ -326,13 +337,11 @@ class PackCheck:
 
 
 def wrong_chunks(
-    header: FrameHeader, payload: Buffer, id_of: Callable[[memoryview], ChunkId]
+    header: FrameHeader, payload: Buffer, prefix: Buffer, id_of: Callable[[memoryview], ChunkId]
 ) -> Iterator[ChunkId]:
-    """The chunks of a frame that its payload does not give. Raises UnsupportedFormat (a frame with bases)."""
-    if header.bases:
-        raise UnsupportedFormat("frames with base chunks are not known here")
+    """The chunks of a frame that its payload does not give behind `prefix`."""
     try:
-        raw = memoryview(payload if header.codec == Codec.RAW else decompress(payload))
+        raw = memoryview(payload if header.codec == Codec.RAW else decompress(payload, prefix))
     except CorruptFrame:
         yield from header.ids
         return

@@ -9,6 +9,8 @@ Three steps, each in short snapshots, so that it may run for hours beside client
 3. Where the tallies of 1 and 2 agree, no other row names the pack. Where not (it changed meanwhile, or a row names a
    chunk that is not there), `check_placements` looks at each row of it on its own.
 
+Rows of bases are checked with their packs (2), and in the end `lost_bases` names the frames whose bases are damaged.
+
 So nothing needs memory but some 250 bytes per pack, and what changes meanwhile costs time, never a false alarm: each
 judgement is made in one snapshot.
 """
@@ -18,15 +20,19 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from cas.bases import bases_of, distinct, iterate_bases, iterate_bases_of
 from cas.catalog import (
     PACKS,
     PLACEMENTS,
     PackRow,
     decode_placement,
+    frame_of,
     get_pack,
+    has_bases,
     pack_key,
     pack_of,
     placement_rows,
+    read_condemned,
 )
 from cas.errors import CorruptFrame, CorruptRow, UnsupportedFormat
 from cas.frame import Codec, decode_header
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from cas.bases import FrameKey
     from cas.catalog import Placement
     from cas.chunk import ChunkId
     from cas.frame import FrameHeader
@@ -119,6 +126,7 @@ def check_row(reader: Reader, pack: int, row: PackRow, frames: Sequence[Frame]) 
     """
     damage: list[Damage] = []
     placed = NOTHING
+    based: set[int] = set()  # offsets of the frames with bases that rows name
     candidates: dict[ChunkId, list[bytes]] = {}
     for frame in frames:
         for chunk, wanted in zip(frame.header.ids, _rows_of_frame(pack, frame), strict=True):
@@ -130,7 +138,10 @@ def check_row(reader: Reader, pack: int, row: PackRow, frames: Sequence[Frame]) 
             reason = f"placement of chunk {chunk.hex()} is not where its pack has it"
             frame_at = int.from_bytes(found[9:13], "big")
             damage.append(Damage(DamageKind.PLACEMENT, pack, reason, None, frame_at, (chunk,)))
+        elif has_bases(found):
+            based.add(frame_of(found)[1])
         placed = placed.with_row(chunk, int.from_bytes(found[23:27], "big"))
+    damage += _bases_damage(reader, pack, frames, based)
     counted = {
         "frames": (row.frames, len(frames)),
         "chunks": (row.chunks, sum(len(frame.header.ids) for frame in frames)),
@@ -147,7 +158,55 @@ def check_row(reader: Reader, pack: int, row: PackRow, frames: Sequence[Frame]) 
 def _rows_of_frame(pack: int, frame: Frame) -> list[bytes]:
     header = frame.header
     lengths = header.header_length, header.stored_length
-    return placement_rows(pack, frame.offset, header.codec, *lengths, header.lengths, frame.ordinal)
+    return placement_rows(
+        pack, frame.offset, header.codec, *lengths, header.lengths, frame.ordinal, bool(header.bases)
+    )
+
+
+def _bases_damage(
+    reader: Reader, pack: int, frames: Sequence[Frame], placed: Container[int]
+) -> Iterator[Damage]:
+    """Rows of `cas.bases` against the frames. `placed`: offsets of the frames with chunks that are placed there."""
+    rows = dict(iterate_bases_of(reader, pack))
+    for frame in frames:
+        found = rows.pop(frame.offset, None)
+        wanted = bases_of(frame) if frame.header.bases else None
+        if found == wanted or (found is None and frame.offset not in placed):
+            continue
+        reason = f"the row of bases of the frame at {frame.offset} is missing, or not what its header says"
+        yield Damage(DamageKind.BASES, pack, reason, None, frame.offset)
+    for offset in rows:
+        yield Damage(
+            DamageKind.BASES, pack, f"a row of bases names {offset}, where no frame is", None, offset
+        )
+
+
+def lost_bases(
+    kv: Snapshots, is_doubtful: Callable[[bytes, Placement], bool], on_page: Callable[[int], None]
+) -> Iterator[Damage]:
+    """Frames whose bases have no placement where they must have one, or one in a place that is in doubt."""
+    after: FrameKey | None = None
+    done = 0
+    while True:
+        with kv.snapshot() as reader:
+            condemned = read_condemned(reader)
+            page = list(iterate_bases(reader, after, _LOOKUP // 8))
+            wanted = [(frame, bases) for frame, bases in page if frame[0] not in condemned]
+            found = dict(_lookup(reader, distinct([bases for _, bases in wanted])))
+        for (pack, offset), bases in wanted:
+            lost = [base for base in bases.ids if _is_lost(base, found[base], is_doubtful)]
+            if lost:
+                reason = f"its base {lost[0].hex()} is missing, misplaced or in doubt"
+                yield Damage(DamageKind.BASES, pack, reason, None, offset)
+        done += len(page)
+        on_page(done)
+        if len(page) < _LOOKUP // 8:
+            return
+        after = page[-1][0]
+
+
+def _is_lost(base: bytes, row: bytes | None, is_doubtful: Callable[[bytes, Placement], bool]) -> bool:
+    return row is None or has_bases(row) or is_doubtful(base, decode_placement(base, row))
 
 
 def rows_of(
@@ -211,7 +270,7 @@ def _misplaced(
         header.header_length != placement.header_length
         or header.stored_length != placement.stored_length
         or header.lengths[index] != placement.length
-        or (header.codec == Codec.RAW) != placement.raw_frame
+        or (header.codec == Codec.RAW, bool(header.bases)) != (placement.raw_frame, placement.has_bases)
     ):
         return f"it describes the frame at {placement.frame} wrongly"
     if frame is not None and frame.ordinal + index != placement.ordinal:

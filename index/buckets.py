@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from index.kv import Reader, Transaction
-    from index.values import DefaultRetention, Versioning
+    from index.values import DefaultRetention, Prefixes, Versioning
 
 _DELETE_ROWS: Final = 1000  # read at a time while a table is emptied: bounds memory, nothing else
 
@@ -83,6 +83,11 @@ def set_object_lock(txn: Transaction, bucket: BucketRecord, default: DefaultRete
     if bucket.versioning != "Enabled":
         raise VersioningNeeded(bucket.name)
     _rewrite(txn, bucket, replace(bucket, object_lock=True, default_retention=default))
+
+
+def set_prefixes(txn: Transaction, bucket: BucketRecord, prefixes: Prefixes) -> None:
+    """Whether what is stored from now on may be compressed against earlier data. `bucket`: as in this transaction."""
+    _rewrite(txn, bucket, replace(bucket, prefixes=prefixes))
 
 
 def _rewrite(txn: Transaction, before: BucketRecord, after: BucketRecord) -> None:

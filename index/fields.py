@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from index.errors import CorruptRecord, UnsupportedRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     Pairs = tuple[tuple[str, str], ...]
 
@@ -116,6 +116,14 @@ class Layout:
             elif tag < OPTIONAL_TAG:
                 raise UnsupportedRecord(self.name, f"field {tag}")
         return fields
+
+
+def required(fields: Mapping[int, bytes], tag: int) -> bytes:
+    """Raises LookupError; use inside `decoding`."""
+    field = fields.get(tag)
+    if field is None:
+        raise LookupError(f"field {tag} is missing")
+    return field
 
 
 def encode_text(text: str | None) -> bytes | None:

@@ -73,12 +73,12 @@ class LmdbKv:
         tables: dict[str, Table],
         header: EnvironmentHeader,
         committer: Committer,
-        *,
         clock: Callable[[], float],
         files: FileOps,
         tuning: Tuning,
-        make_room: Callable[[], bool] = lambda: False,
+        make_room: Callable[[], bool],
     ) -> None:
+        """Takes `env` and `committer` over; made by `open`."""
         self._directory = directory
         self._env = env
         self._tables = tables
@@ -112,17 +112,15 @@ class LmdbKv:
         engine; `segment_bytes` must be the same in all processes of a store; `generation` is the one that a
         `RecoveryReport` named, if the caller has one. The map size recorded by recovery wins over `map_size_bytes`.
         With `read_only` (the reason) nothing can be committed, and a poisoned store is opened as it is: all that was
-        acknowledged since this machine started is in it. `make_room` is asked when a commit finds no room: True if another attempt is worth it. It must say False in
-        the end.
+        acknowledged since this machine started is in it. `make_room` is asked when a commit finds no room: True if
+        another attempt is worth it. It must say False in the end.
         Raises NotRecovered, StorePoisoned, UnsupportedFormat, KvError.
         """
         if len(writer_tag) != 16 or len(store_id) != 16:
             raise ValueError("store id and writer tag have 16 bytes")
         files, tuning = files or FileOps(), tuning or Tuning()
-        if read_only is None and (reason := poison_reason(directory)) is not None:
-            raise StorePoisoned(
-                f"{poison_path(directory)} exists ({reason}); stop all processes of this store"
-            )
+        if read_only is None:
+            _refuse_poisoned(directory)
         env = _open_recovered(directory / "meta", len(tables), map_size_bytes, tuning)
         try:
             header = _check_identity(env, directory, store_id, generation, tuning)
@@ -142,17 +140,7 @@ class LmdbKv:
                 tuning=tuning,
                 read_only=read_only,
             )
-            return cls(
-                directory,
-                env,
-                handles,
-                header,
-                committer,
-                clock=clock,
-                files=files,
-                tuning=tuning,
-                make_room=make_room,
-            )
+            return cls(directory, env, handles, header, committer, clock, files, tuning, make_room)
         except BaseException:
             env.close()
             raise
@@ -286,6 +274,12 @@ class LmdbKv:
         """Let go of everything; idempotent. No snapshot may be in use."""
         self._env.close()
         self._committer.close()
+
+
+def _refuse_poisoned(directory: Path) -> None:
+    reason = poison_reason(directory)
+    if reason is not None:
+        raise StorePoisoned(f"{poison_path(directory)} exists ({reason}); stop all processes of this store")
 
 
 def _open_recovered(meta: Path, table_count: int, map_size_bytes: int, tuning: Tuning) -> lmdb.Environment:

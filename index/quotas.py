@@ -1,14 +1,15 @@
 """Quotas: how much a bucket, and all buckets of a tenant together, may hold; decided in the commit that adds.
 
-Everything that a bucket holds is charged here (`charge`), by `index.versions` and `index.uploads` alone, which all
-writers come through. So no path can go round a quota, and racing uploads of any processes cannot overshoot one: commits
-are serialised, each sees what all before it added.
+Everything that a bucket holds is charged here (`charge`), by `index.versions`, `index.uploads` and `index.buckets` alone,
+which all writers come through. So no path can go round a quota, and racing uploads of any processes cannot overshoot
+one: commits are serialised, each sees what all before it added.
 
 Guarantees:
 
 * A change that makes a limited figure grow beyond its limit raises QuotaExceeded, and its commit leaves no trace.
 * A change that makes it smaller, or leaves it, is never refused: deletes, aborts, overwrites by less, renames, and the
-  completion of an upload (its parts counted already), however far above its limit a bucket is.
+  bytes of an upload that is completed (its parts counted already; but it may be an object more), however far above its
+  limit a bucket is.
 * A limit holds for every commit after the one that set it. It may be below what is there: then nothing is added.
 
 Three figures are limited: `objects` (versions, without delete markers), `logical` bytes (their sizes, and those of parts
@@ -64,7 +65,7 @@ class Limits:
                 raise ValueError(f"a limit is 0 to 2^63 - 1, not {limit}")
 
     def __bool__(self) -> bool:
-        return not self.logical_bytes is self.stored_bytes is self.objects is None
+        return self != UNLIMITED
 
 
 UNLIMITED: Final = Limits()

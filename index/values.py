@@ -22,6 +22,7 @@ ChecksumType = Literal["COMPOSITE", "FULL_OBJECT"]
 RetentionMode = Literal["GOVERNANCE", "COMPLIANCE"]
 RetentionUnit = Literal["Days", "Years"]
 Versioning = Literal["Off", "Enabled", "Suspended"]
+Prefixes = Literal["auto", "off", "on"]  # whether new data is compressed against earlier data (`cas.prefix`)
 
 C = TypeVar("C", bound=str)
 

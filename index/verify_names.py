@@ -103,7 +103,9 @@ class BucketCheck:
 
     def _links(self, table: str) -> Iterator[NameDamage]:
         """Every node of long keys is linked exactly once, and has a row; else keys are hidden or lead nowhere."""
-        linked = nodes = 0  # sums of ids: as good as sets, for they are never used twice
+        linked = nodes = (
+            0  # sums of ids: sets would take memory, and only faults that cancel each other out would differ
+        )
         count = 0
         last = ROOT
         for row, value in self._scan(table):

@@ -22,6 +22,7 @@ from vaultaire.app import VaultaireApp
 from vaultaire.budget import STREAM_BYTES, MemoryBudget
 from vaultaire.child import EX_TEMPFAIL
 from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
+from vaultaire.effort import UploadEffort
 from vaultaire.errors import StoreError
 from vaultaire.last_used import LastUsed
 from vaultaire.observing import Observing
@@ -30,7 +31,7 @@ from vaultaire.rates import Rates
 from vaultaire.s3.call import Services
 from vaultaire.s3.service import S3Service
 from vaultaire.store import Store
-from vaultaire.threads import Threads
+from vaultaire.threads import CORES, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -112,6 +113,8 @@ class WorkerLifespan:
             if isinstance(refusal, StorePoisoned):
                 app.stop.request(EX_TEMPFAIL)
 
+        threads = Threads()
+        store.chunks.effort = UploadEffort(threads.waiting, CORES)
         rates = Rates(store.directory / "run")
         services = Services(
             store=store,
@@ -122,7 +125,7 @@ class WorkerLifespan:
                 stream_bytes=STREAM_BYTES,
                 streams_changed=Allocator().streams_changed,
             ),
-            threads=Threads(),
+            threads=threads,
             clock=time.time,
             on_damage=on_damage,
             last_used=LastUsed(),

@@ -26,6 +26,7 @@ from cas import gc
 from cas.catalog import read_epoch
 from cas.catalog import statistics as pack_statistics
 from cas.errors import NoSpace
+from cas.frame import NORMAL
 from index import quotas
 from index.counters import statistics as name_statistics
 from vaultaire.collection_due import SOON_DUTY, Standing, plan_round
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from cas.catalog import PackRow
+    from cas.frame import Effort
     from cas.marking import Marker
     from index.kv import Transaction
     from vaultaire.store import Store
@@ -115,13 +117,15 @@ class Collector:
         *,
         policy: gc.Policy | None = None,
         bytes_per_second: float = DEFAULT_BYTES_PER_SECOND,
+        effort: Callable[[], Effort] = lambda: NORMAL,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`bytes_per_second`: raw bytes copied, at most; 0: no limit."""
+        """`bytes_per_second`: raw bytes copied, at most; 0: no limit. `effort`: how hard to compress them, now."""
         self._store = store
         self._policy = policy or gc.Policy()
         self._rate = bytes_per_second
+        self._effort = effort
         self._clock = clock
         self._monotonic = monotonic
         self._operations = RunFiles(store.directory / "run")
@@ -332,7 +336,10 @@ class Collector:
         for pack in packs:
             evacuation = gc.Evacuation(pack)
             try:
-                for raw_bytes in evacuation.run(store.chunks, store.kv, store.packs, rows[pack], needed):
+                effort = self._effort()
+                for raw_bytes in evacuation.run(
+                    store.chunks, store.kv, store.packs, rows[pack], needed, effort
+                ):
                     self._allowance -= raw_bytes
                     yield State.WORKING
             except NoSpace:

@@ -84,13 +84,13 @@ def _headers(packs: LocalPacks) -> dict[int, PackHeader]:
 
 
 def _verify_key(packs: LocalPacks, found: dict[int, PackHeader], identity: Identity) -> None:
-    """Recompute the id of one chunk, of the first pack that has any. Raises StoreError."""
+    """Recompute the id of one chunk, of the first pack that has any that can be decoded alone. Raises StoreError."""
     hasher = Hasher(identity.hash_key)
     for pack, header in found.items():
         contents = scan_contents(pack, lambda at, length, pack=pack: packs.read(pack, [(at, length)])[0])  # type: ignore[misc]
-        if not contents.frames:
+        frame = next((frame for frame in contents.frames if not frame.header.bases), None)
+        if frame is None:
             continue
-        frame = contents.frames[0]
         decoded, raw = decode_frame(packs.read(pack, [(frame.offset, frame.header.total_length)])[0])
         first = memoryview(raw)[: decoded.lengths[0]]
         chunk = hasher.chunk_id(first) if header.kind == PackKind.DATA else hasher.node_id(first)

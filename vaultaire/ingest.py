@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
 
+from cas.prefix import Prefixes
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
     from types import TracebackType
@@ -85,6 +87,7 @@ class Upload:
         digests: Digests,
         max_bytes: int,
         inline_max_bytes: int = INLINE_MAX_BYTES,
+        prefixes: Prefixes = Prefixes.AUTO,
         claim: Claim | None = None,
         end: Callable[[], None] | None = None,
     ) -> None:
@@ -100,6 +103,7 @@ class Upload:
         self._digests = digests
         self._max_bytes = max_bytes
         self._inline_max_bytes = inline_max_bytes
+        self._prefixes = prefixes
         self._claim = claim
         self._end = end
         self._lease: Lease | None = None
@@ -164,7 +168,7 @@ class Upload:
         return pieces
 
     async def _store_whole(self, pieces: list[bytes | memoryview]) -> None:
-        ingest = self._ingest = self._chunks.ingest()
+        ingest = self._ingest = self._chunks.ingest(self._prefixes)
 
         def store() -> Manifest:
             ingest.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -174,7 +178,7 @@ class Upload:
         self.publications = [ingest.publication()]
 
     async def _receive_large(self, receive: Receive, block: list[bytes]) -> None:
-        ingest = self._ingest = self._chunks.ingest()
+        ingest = self._ingest = self._chunks.ingest(self._prefixes)
         sender, receiver = trio.open_memory_channel[list[bytes]](0)
         failure: list[Exception] = []
 

@@ -27,6 +27,7 @@ from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.clock_watch import ClockWatch
 from vaultaire.collection import Collector
 from vaultaire.config import ServeConfig
+from vaultaire.effort import collection_effort
 from vaultaire.errors import StoreError
 from vaultaire.history import History
 from vaultaire.lifecycle import Lifecycle
@@ -67,7 +68,9 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     config = config or ServeConfig(store.directory)
     clock = ClockWatch()
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
-    collector = Collector(store, bytes_per_second=config.collection_bytes_per_second)
+    collector = Collector(
+        store, bytes_per_second=config.collection_bytes_per_second, effort=collection_effort
+    )
     store.before_close.append(collector.close)
     parity = Parity(store)
     scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))

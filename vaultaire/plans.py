@@ -124,5 +124,5 @@ def _decode(subject: str, row: bytes) -> Plan:
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise ValueError("not a positive number")
         return plan
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedLimit(subject) from error

@@ -1,7 +1,8 @@
 """What the care for the store last found out: one small JSON document per subject, in the ordered map.
 
 Collection, scrubbing and verification leave their progress and their results here; `stats`, metrics and the console
-show them with their age. Rows are replaced whole. They are no truth: whoever wrote one can make it anew.
+show them with their age. Rows are replaced whole. They are no truth: whoever wrote one can make it anew, so a row that
+cannot be read counts as none.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ TABLE: Final = "srv.reports"
 
 
 def get_report(reader: Reader, subject: str) -> dict[str, Any] | None:
-    """The last report on `subject`; None if there was none. Keys that are not known are to be ignored."""
+    """The last report on `subject`; None if there is none that can be read. Keys that are not known are to be ignored."""
     row = reader.get(TABLE, subject.encode())
-    return None if row is None else json.loads(row)
+    try:
+        report = None if row is None else json.loads(row)
+    except ValueError:
+        return None
+    return report if isinstance(report, dict) else None
 
 
 def put_report(txn: Transaction, subject: str, report: dict[str, Any]) -> None:

@@ -196,7 +196,11 @@ class Scrub:
             yield Step(0, (Damage(DamageKind.PACK_UNREADABLE, pack, str(error)),))
             return
         try:
-            yield from PackCheck(pack, row, self._store.identity, source, self._hasher, read_data=True).run()
+            read_bases = self._store.chunks.read_bases
+            check = PackCheck(
+                pack, row, self._store.identity, source, self._hasher, read_data=True, read_bases=read_bases
+            )
+            yield from check.run()
         except UnsupportedFormat as error:
             log.warning("pack %016x is not checked: %s", pack, error)
         finally:

@@ -20,6 +20,7 @@ import secrets
 import shlex
 from typing import TYPE_CHECKING
 
+from cas.packs import sync_directory
 from vaultaire.errors import StoreError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def create_secret_key(directory: Path, *, replace: bool = False) -> None:
         os.link(draft, path)
     finally:
         draft.unlink()
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -145,11 +146,3 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -76,9 +76,9 @@ class SpacePolicy:
     floor: int
 
     @classmethod
-    def of(cls, filesystem_bytes: int, *, can_preallocate: bool = True) -> SpacePolicy:
+    def of(cls, filesystem_bytes: int) -> SpacePolicy:
         share = min(max(filesystem_bytes // RESERVE_SHARE, MIN_RESERVE_BYTES), MAX_RESERVE_BYTES)
-        return cls(share, share // 2) if can_preallocate else cls(0, share)
+        return cls(share, share // 2)
 
     def available(self, disk: Disk) -> int:
         """What is free for new data: the floor stays, and the reserve comes first."""
@@ -227,6 +227,9 @@ class Space:
         return False
 
     def _allocate(self, offset: int, length: int) -> bool:
+        if not hasattr(os, "posix_fallocate"):  # macOS
+            self._do_without()
+            return False
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, offset, length)

@@ -25,6 +25,7 @@ import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, Self
 
+from cas.appender import NO_WRITER
 from cas.catalog import TABLES as CAS_TABLES
 from cas.catalog import PackState, iterate_packs, read_epoch
 from cas.chunk import Identity
@@ -72,7 +73,6 @@ RECOVERY_BYTES = 8 << 20  # what rebuilding the metadata needs besides their own
 OPEN_ATTEMPTS = 10  # each is lost to another process that opened the store at the same moment
 # A half-made store, a key put there beforehand, and what mkfs leaves in the root of a new disk.
 NOT_STRANGE = {"store.json.new", "secret.key", "lost+found"}
-NO_WRITER = 0  # of a process that has opened a read-only store: it makes no packs
 NEXT_WRITER = b"next_writer"  # row in srv.settings: u32, little-endian
 
 

@@ -67,6 +67,7 @@ def mark(chunks: ChunkStore, roots: Roots) -> Generator[int, None, Marker]:
     for bucket_id in roots.buckets:
         yield from _walk(marker, roots, bucket_id)
     marker.finish()
+    yield from marker.add_bases()
     return marker
 
 
@@ -90,6 +91,12 @@ def measure(chunks: ChunkStore, kv: OrderedMap, roots: Roots) -> Generator[int, 
         usage.errors += marker.errors
         shared.update(seen.common(marker.bits))
         seen.update(marker.bits)
+    only_bases = chunks.marker(seen)  # they are kept, and are in no bucket's figures
+    yield from only_bases.add_bases()
+    for pack, length in only_bases.fresh.items():
+        usage.live[pack] += length
+    usage.missing += only_bases.missing
+    usage.errors += only_bases.errors
     del seen
     usage.incomplete |= roots.damaged > 0
     usage.errors += roots.errors

@@ -33,6 +33,10 @@ class Threads:
         self._cpu = trio.CapacityLimiter(CORES)
         self._disk = trio.CapacityLimiter(2 * CORES + 4)
 
+    def waiting(self) -> int:
+        """How many blocks wait for a core. Any thread."""
+        return self._cpu.statistics().tasks_waiting
+
     async def compute(self, fn: Callable[[], T]) -> T:
         """Run CPU work on one block (a few MiB at most, so that cancelling stays prompt)."""
         return await trio.to_thread.run_sync(fn, limiter=self._cpu)

@@ -6,6 +6,7 @@ is collected, sealed or written to meanwhile is no damage: its row is read again
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog import PACKS, PackState, get_pack, is_gone, pack_key
@@ -15,13 +16,21 @@ from cas.pack import read_contents
 from cas.packs import writer_of
 from cas.scanning import DeviceFile
 from cas.verify import Damage, DamageKind, PackCheck
-from cas.verify_catalog import NOTHING, check_placements, check_row, pack_row_damage, rows_of, tally
+from cas.verify_catalog import (
+    NOTHING,
+    check_placements,
+    check_row,
+    lost_bases,
+    pack_row_damage,
+    rows_of,
+    tally,
+)
 from vaultaire.runfile import RunFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cas.catalog import PackRow
+    from cas.catalog import PackRow, Placement
     from cas.pack import Frame
     from cas.verify import Step
     from cas.verify_catalog import Tally
@@ -68,6 +77,7 @@ class PackVerification:
         del tallies
         for begin in range(0, len(differing), _PACKS_PER_LOOK):
             self._look_closely(differing[begin : begin + _PACKS_PER_LOOK])
+        self._look_for_lost_bases()
         self._look_for_orphans({pack for pack, _ in packs})
 
     def _tally(self) -> dict[int, Tally]:
@@ -117,7 +127,8 @@ class PackVerification:
                 source.close()
 
     def _check_open(self, pack: int, row: PackRow, source: DeviceFile, total: int) -> Tally | None:
-        check = PackCheck(pack, row, self._store.identity, source, self._hasher, self._read_data)
+        read_bases = self._store.chunks.read_bases
+        check = PackCheck(pack, row, self._store.identity, source, self._hasher, self._read_data, read_bases)
         damage: list[Damage] = []
         self._take(check.run(), damage, total)
         placed = None
@@ -181,6 +192,23 @@ class PackVerification:
             return {frame.offset: frame for frame in read_contents(pack, source.read, length).frames}
         except CasError:
             return {}
+
+    def _look_for_lost_bases(self) -> None:
+        """Last of all, when it is known which places are in doubt."""
+
+        def is_doubtful(chunk: bytes, placement: Placement) -> bool:
+            return self._findings.doubt(chunk, placement) is not None
+
+        def on_page(frames: int) -> None:
+            self._on_progress("bases", frames, 0)
+
+        for damage in lost_bases(self._kv, is_doubtful, on_page):
+            with self._store.operation():
+                try:
+                    assert damage.frame is not None
+                    self._store.chunks.read_bases(damage.pack, damage.frame)
+                except CasError as error:
+                    self._findings.add_damage(replace(damage, reason=f"{damage.reason}: {error}"))
 
     # --- files that no row knows --------------------------------------------------------------------------------
 

@@ -92,6 +92,9 @@ def analyze(*arguments, status=0):
 def upload(folder, data):
     """One after the other: what is sent twice at the same moment is stored twice until collection."""
     Store.open(data, kind="command", create=True).close()
+    for words in (["create", "bucket"], ["prefixes", "bucket", "off"]):
+        run = CliRunner().invoke(main, ["bucket", *words, "--data", str(data)], catch_exceptions=False)
+        assert run.exit_code == 0
     words = ["import", str(folder), "--into", "bucket", "--data", str(data), "--parallel", "1"]
     assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0
     return json.loads(CliRunner().invoke(main, ["stats", "--json", "--data", str(data)]).stdout)

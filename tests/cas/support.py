@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cas.catalog import TABLES
 from cas.chunk import Identity
 from cas.memory_packs import MemoryPacks
+from cas.prefix import Prefixes
 from cas.store import ChunkStore
 from index.memory_kv import MemoryKv
 
@@ -56,8 +57,8 @@ class Rig:
                 raise
             publication.settle(True)
 
-    def put(self, *blocks: bytes) -> tuple[Manifest, Ingest]:
-        ingest = self.store.ingest()
+    def put(self, *blocks: bytes, prefixes: Prefixes = Prefixes.AUTO) -> tuple[Manifest, Ingest]:
+        ingest = self.store.ingest(prefixes)
         for block in blocks:
             ingest.feed(block)
         manifest = ingest.finish()
@@ -89,6 +90,15 @@ def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
 def words(length: int, seed: int = 0) -> bytes:
     text = b" ".join(b"word%d" % (n * 7919 % 251 + seed) for n in range(length // 5 + 1))
     return text[:length]
+
+
+def edited(length: int, *edits: int, seed: int = 0, every: int = 3000) -> bytes:
+    """Text that does not repeat itself, about 2 to 1; each of `edits` changes some letters, once in `every` bytes."""
+    text = bytearray(noise(length // 2, seed).hex().encode())
+    for edit in edits:
+        for at in random.Random(edit).sample(range(length - 8), max(1, length // every)):
+            text[at : at + 6] = b"edit%02d" % (edit % 100)
+    return bytes(text)
 
 
 contents = st.one_of(

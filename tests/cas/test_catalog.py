@@ -19,7 +19,9 @@ from cas.catalog import (
     condemn,
     decode_placement,
     forget_pack,
+    frame_of,
     get_pack,
+    has_bases,
     iterate_packs,
     pack_key,
     pack_of,
@@ -118,13 +120,18 @@ def test_unknown_pack_row_is_refused():
     u32,
     st.lists(st.integers(1, 1 << 20), max_size=9),
     st.integers(0, 2**20),
+    st.booleans(),
 )
-def test_placements_come_back(pack, frame, codec, words, stored, lengths, ordinal):
+def test_placements_come_back(pack, frame, codec, words, stored, lengths, ordinal, based):
     inside = 0
-    for number, data in enumerate(placement_rows(pack, frame, codec, words * 4, stored, lengths, ordinal)):
+    based = based and codec == Codec.ZSTD
+    rows = placement_rows(pack, frame, codec, words * 4, stored, lengths, ordinal, based)
+    for number, data in enumerate(rows):
         found = decode_placement(b"", data)
+        assert (has_bases(data), frame_of(data)) == (based, (pack, frame))
         assert found == (
             codec == Codec.RAW,
+            based,
             pack,
             frame,
             words * 4,
@@ -141,7 +148,7 @@ def test_unknown_placement_is_refused():
     data = row(1)
     with pytest.raises(CorruptRow):
         decode_placement(b"", data[:-1])
-    for first in (0x11, 0x14, 0x20):
+    for first in (0x13, 0x14, 0x20):
         with pytest.raises(UnsupportedFormat):
             decode_placement(b"", bytes([first]) + data[1:])
 

@@ -37,7 +37,7 @@ def test_file_is_private(tmp_path):
     assert place.path(PACK).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no preallocation here")
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system has no posix_fallocate")
 def test_extents_double(tmp_path):
     place = LocalPacks(tmp_path)
     writer = place.create(PACK)
@@ -66,22 +66,24 @@ def test_extents_cover_what_is_needed_and_take_no_more_on_a_disk_that_is_nearly_
         assert extent <= spare
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no preallocation here")
 def test_a_full_disk_is_tried_again_when_room_was_made(tmp_path, monkeypatch):
     asked = []
-    place = LocalPacks(tmp_path, make_room=lambda: asked.append(True) or monkeypatch.undo() or True)
-    writer = place.create(PACK)
-    monkeypatch.setattr(os, "posix_fallocate", failing(errno.ENOSPC))
+
+    def allocate(*arguments):
+        if not asked:
+            failing(errno.ENOSPC)(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate, raising=False)
+    writer = LocalPacks(tmp_path, make_room=lambda: asked.append(True) or True).create(PACK)
     writer.prepare(1)
     writer.close()
     assert asked == [True]
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no preallocation here")
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_shows_when_room_is_made(tmp_path, monkeypatch, code: int):
+    monkeypatch.setattr(os, "posix_fallocate", failing(code), raising=False)
     writer = LocalPacks(tmp_path).create(PACK)
-    monkeypatch.setattr(os, "posix_fallocate", failing(code))
     with pytest.raises(NoSpace):
         writer.prepare(1)
     writer.close()
@@ -89,9 +91,9 @@ def test_full_disk_shows_when_room_is_made(tmp_path, monkeypatch, code: int):
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
 def test_file_system_without_preallocation_is_no_error(tmp_path, monkeypatch, code: int):
+    monkeypatch.setattr(os, "posix_fallocate", failing(code), raising=False)
     place = LocalPacks(tmp_path)
     writer = place.create(PACK)
-    monkeypatch.setattr(os, "posix_fallocate", failing(code), raising=False)
     writer.prepare(1)
     writer.write(0, [b"abc"])
     writer.finish(3)

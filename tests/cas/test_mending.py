@@ -411,7 +411,7 @@ def test_all_of_a_compressed_frame_is_known_to_be_lost_at_once(ward: Ward):
 @pytest.mark.parametrize("raw", [True, False], ids=["raw", "zstd"])
 def test_only_chunks_that_need_a_lost_byte_are_lost(raw: bool):
     """Frame at 100 with a header of 20; the chunk is raw bytes [30, 40), so bytes [150, 160) of a raw frame."""
-    placement = Placement(raw, 1, 100, 20, 80, 30, 10, 0)
+    placement = Placement(raw, False, 1, 100, 20, 80, 30, 10, 0)
     assert needs(placement, [(0, 5), (159, 160)])
     assert not needs(placement, [(100, 120)])  # the header: reading does without
     assert needs(placement, [(120, 150)]) is not raw

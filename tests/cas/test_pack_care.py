@@ -7,6 +7,7 @@ import pytest
 from cas.adoption import inspect, placements
 from cas.catalog import PLACEMENTS, PackState, get_pack, iterate_packs
 from cas.errors import NoSpace, PackPoisoned
+from cas.pack import PackHeader, PackKind
 from tests.cas.support import Rig, noise, running
 
 
@@ -108,6 +109,19 @@ def test_file_of_a_lost_pack_that_cannot_be_removed_is_left_to_adoption(rig: Rig
         rig.put(noise(5000))
     assert not rig.store.is_tidy
     rig.store.close()
+    assert rig.open(2).adopt(1).removed == [pack]
+
+
+def test_pack_without_a_frame_that_a_full_disk_keeps_from_being_sealed_is_left_to_adoption(rig: Rig):
+    ingest = rig.store.ingest()
+    rig.packs.capacity = len(PackHeader.of(rig.identity, 1 << 32 | 1, PackKind.DATA).encode())
+    with pytest.raises(NoSpace):
+        ingest.feed(noise(600_000))
+    ingest.abort()
+    (pack,) = rig.packs.volatile
+    rig.store.close()
+    assert states(rig) == {}
+    assert not rig.store.is_tidy
     assert rig.open(2).adopt(1).removed == [pack]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.catalog import iterate_packs
-from cas.errors import MissingChunk
+from cas.errors import MissingChunk, PlaceFailed
 from cas.pack import PackKind
 from cas.pending import PUBLISH_BATCH
 from tests.cas.support import REAL, Rig, contents, noise, split, words
@@ -50,6 +50,18 @@ def test_same_bytes_twice_store_nothing_new(data: bytes, cuts: list[int]):
     second, ingest = rig.put(*split(data, cuts))
     assert second == first
     assert (ingest.new_stored_bytes, ingest.new_raw_bytes) == (0, 0)
+
+
+def test_a_process_without_a_writer_number_reads_but_makes_no_pack(rig: Rig):
+    manifest, _ = rig.put(b"known")
+    rig.store = rig.open(writer=0)
+    assert rig.get(manifest) == b"known"
+    assert rig.put(b"known")[0] == manifest
+    ingest = rig.store.ingest()
+    with pytest.raises(PlaceFailed, match="no writer number"):
+        ingest.feed(noise(1 << 20))
+    ingest.abort()
+    assert {pack >> 32 for pack in rig.packs.packs()} == {1}
 
 
 def test_one_byte_in_front_of_20_mb_adds_little():

@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cas.healing import queue_damaged_pack
 from cas.manifest import Manifest
-from cas.reading import FrameReader
 from index import buckets, uploads
 from index.listing import list_objects, list_uploads, list_versions
 from index.objects import get_object
@@ -45,6 +44,7 @@ from index.versions import get_version
 from tests.crash import checks, mutants, results, workload
 from tests.crash.forked import Child, Said
 from tests.crash.knowledge import Knowledge
+from tests.crash.pack_flips import PackFlips
 from vaultaire.access import Keyring, new_root
 from vaultaire.store import Store
 
@@ -63,7 +63,7 @@ FINDINGS = ("WRONG", "UNDOCUMENTED", "DIED")
 ROOT = new_root("FLIPPEDBITSROOT00001", "a-root-key-that-must-come-back-or-be-refused")
 STEPS = {"small": 10, "large": 400}  # per client and scene
 MAX_BYTES = {"small": 6_000, "large": 300_000}  # of one object
-FLIPS_PER_CHILD = 100
+FLIPS_PER_CHILD = 1000
 FLIP_SECONDS = 60.0
 EXPECTED = (*workload.DOCUMENTED, OSError)
 
@@ -310,10 +310,33 @@ def _fill(directory: Path, ending: str, number: int, size: str, knowledge: Knowl
         time.sleep(FLIP_SECONDS)
 
 
+def bring_back(source: Path, directory: Path) -> None:
+    """Make `directory` a copy of `source`; what did not change since it last was one is not copied again.
+
+    A copy has the times of its original. What LMDB maps is copied always: writing to a map need not change them.
+    """
+    wanted = {path.relative_to(source): path.stat() for path in source.rglob("*")}
+    there = {path.relative_to(directory): path.stat() for path in directory.rglob("*")}
+    for name in sorted(there.keys() - wanted.keys(), reverse=True):
+        path = directory / name
+        path.rmdir() if path.is_dir() else path.unlink()
+    directory.mkdir(exist_ok=True)
+    for name, status in sorted(wanted.items()):
+        if (source / name).is_dir():
+            (directory / name).mkdir(exist_ok=True)
+            continue
+        found = there.get(name)
+        if (
+            found is None
+            or (found.st_mtime_ns, found.st_size) != (status.st_mtime_ns, status.st_size)
+            or name.suffix == ".mdb"
+        ):
+            shutil.copy2(source / name, directory / name)
+
+
 def try_flip(flip: Flip, source: Path, directory: Path, known: Known) -> tuple[str, str]:
     """(verdict, detail). Raises nothing that the store may raise."""
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.copytree(source, directory)
+    bring_back(source, directory)
     flip.apply(directory)
     if flip.scene == "rebuild":
         shutil.rmtree(directory / "meta")
@@ -361,13 +384,11 @@ def judge(store: Store, known: Known) -> tuple[str, str]:
     return "same", ""
 
 
-def try_pack_flip(flip: Flip, store: Store, known: Known) -> tuple[str, str]:
-    """In the packs of an open store: nothing of it is cached but frames, and that cache is emptied."""
-    chunks: Any = store.chunks
+def try_pack_flip(flip: Flip, store: Store, known: Known, packs: PackFlips) -> tuple[str, str]:
+    """In the packs of an open store."""
     flip.apply(store.directory)
     try:
-        chunks._frames = FrameReader(store.packs)
-        return judge(store, known)
+        return packs.judge(flip.file, flip.offset, lambda: judge(store, known))
     finally:
         flip.apply(store.directory)
 
@@ -415,10 +436,10 @@ def _run_batch(laboratory: Laboratory, batch: list[Flip], said: Said) -> None:
     for flip in batch:
         if flip.scene == "packs":
             if store is None:
-                shutil.rmtree(victim, ignore_errors=True)
-                shutil.copytree(laboratory.source("packs")[0], victim)
+                bring_back(laboratory.source("packs")[0], victim)
                 store = Store.open(victim, kind="worker")
-            said("flip", flip, *try_pack_flip(flip, store, laboratory.source("packs")[1]))
+                packs = PackFlips(store, EXPECTED)
+            said("flip", flip, *try_pack_flip(flip, store, laboratory.source("packs")[1], packs))
         else:
             if store is not None:
                 store.close()

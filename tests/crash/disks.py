@@ -1,6 +1,6 @@
 """Small disks that can really be filled: a filesystem of its own, mounted for one test.
 
-Needs the right to mount (root), loop devices and mkfs for ext4; where they are missing the test is skipped, and says so.
+Needs mkfs for ext4 and the right to mount (root, loop devices); where one is missing the test is skipped, and says which.
 """
 
 from __future__ import annotations
@@ -69,21 +69,24 @@ def small_disk(directory: Path, mebibytes: int, kind: str = "ext4") -> Iterator[
         image = directory / "disk.img"
         with open(image, "wb") as file:
             file.truncate(mebibytes << 20)
-        _run_or_skip([f"mkfs.{kind}", "-q", "-m", "0", str(image)])
+        _require(f"mkfs.{kind}")
+        subprocess.run([f"mkfs.{kind}", "-q", "-m", "0", str(image)], check=True, capture_output=True)
         command = ["mount", "-o", "loop", str(image)]
-    _run_or_skip([*command, str(mount_point)])
+    _require("mount")
+    done = subprocess.run([*command, str(mount_point)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"this machine lets nobody mount: {' '.join(command)}: {done.stderr.strip()}")
     try:
         yield SmallDisk(mount_point)
     finally:
         _unmount(mount_point)
 
 
-def _run_or_skip(command: list[str]) -> None:
-    if shutil.which(command[0]) is None or os.geteuid() != 0:
-        pytest.skip(f"needs root and {command[0]}: {' '.join(command)}")
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"not allowed here: {' '.join(command)}: {done.stderr.strip()}")
+def _require(tool: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
 
 
 def _unmount(mount_point: Path) -> None:

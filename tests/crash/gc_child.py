@@ -25,12 +25,12 @@ if __name__ == "__main__":
 
 import cas.catalog
 import cas.ingest
+import cas.marking
 import cas.packs
 from cas import gc
 from cas.chunk import Identity
 from cas.errors import CasError
 from cas.manifest import Manifest
-from cas.reading import FrameReader
 from cas.store import SEAL_AFTER_SECONDS, ChunkStore
 from index.buckets import get_bucket
 from index.errors import NamesError
@@ -73,11 +73,16 @@ def write_identity(directory: Path) -> None:
 
 def open_store(directory: Path, kind: str) -> Store:
     store = Store.open(directory, kind=kind)  # type: ignore[arg-type]
-    store.chunks = ChunkStore(
-        store.kv, store.packs, store.identity, store.writer, store.run_file, pack_target_bytes=PACK_BYTES
-    )
     # What is cached, or still open, is read although its pack is gone: that would hide most of what goes wrong.
-    store.chunks._frames = FrameReader(store.packs, cache_bytes=0)
+    store.chunks = ChunkStore(
+        store.kv,
+        store.packs,
+        store.identity,
+        store.writer,
+        store.run_file,
+        pack_target_bytes=PACK_BYTES,
+        cache_bytes=0,
+    )
     cas.packs.MAX_OPEN_FILES = 1
     return store
 
@@ -108,6 +113,8 @@ def mutate(names: list[str]) -> None:
             cas.catalog.CondemnedCache.get = lambda self, reader: frozenset()
         elif name == "no-row-check":
             cas.catalog._check_rows = lambda txn, relied: None
+        elif name == "bases-are-not-marked":
+            cas.marking.Marker.add_bases = lambda self: iter(())
         elif name == "no-waits":
             Collector._wait = lambda self, epoch: iter(())
         else:
@@ -137,7 +144,13 @@ class Player:
 
 
 def body(number: int) -> bytes:
-    return random.Random(number).randbytes(9000)
+    """Noise, or text of which there are several versions: frames that have bases, and are bases."""
+    if number % 3 == 0:
+        return random.Random(number).randbytes(9000)
+    text = bytearray(random.Random(number % 3).randbytes(4500).hex().encode())
+    for at in random.Random(number).sample(range(8900), 5):
+        text[at : at + 6] = b"%06d" % number
+    return bytes(text)
 
 
 class Writer(Player):
@@ -163,7 +176,9 @@ class Writer(Player):
             start = self.rng.randrange(0, len(whole) - 1000)
             parts.append(whole[start : start + self.rng.randint(1000, 9000)])
         if self.rng.random() < 0.3:
-            parts.append(self.rng.randbytes(2000))  # nobody has this: garbage once it is deleted
+            parts.append(
+                self.rng.randbytes(1000).hex().encode()
+            )  # nobody has this: garbage once it is deleted
         return b"".join(parts)
 
     @contextmanager

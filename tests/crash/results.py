@@ -19,6 +19,7 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = re.compile(r"\b(\d[\d,]*) ([a-z]+)")
+FINDINGS = re.compile(r"\b[1-9][\d,]* findings")
 REMARK = re.compile(r"\([^)]*\)|[;:].*")  # in a row's counts
 
 
@@ -50,6 +51,11 @@ def record(run: Run, path: Path = RESULTS) -> None:
     commit = _git("rev-parse", "--short=9", "HEAD") + changed
     with open(path, "a") as file:
         file.write(run.row(datetime.datetime.now(datetime.UTC).date().isoformat(), commit))
+
+
+def found_something(said: str) -> bool:
+    """Does a laboratory's closing line tell of findings? One that only broke down says none."""
+    return FINDINGS.search(said) is not None
 
 
 def rows(path: Path = RESULTS) -> list[list[str]]:

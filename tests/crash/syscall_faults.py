@@ -26,6 +26,7 @@ import gc
 import itertools
 import logging
 import os
+import pickle
 import random
 import re
 import shutil
@@ -33,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +56,11 @@ CALLS = (
 READS = ("pread64", "preadv", "preadv2")
 FAULTS = ("EIO", "ENOSPC", "EDQUOT", "EINTR", "EIO+", "ENOSPC+", "KILL")
 SHORT = "short"
+KINDS = (*FAULTS, SHORT)
 PYTHON_WRITES = {"pwrite": ("pwrite64",), "pwritev": ("pwritev", "pwritev2"), "write": ("write",)}
 STEPS = 24
 HANG_SECONDS = 30.0  # for one operation on a busy machine; the promise is 5 s on a quiet one
-ATTACH_SECONDS = 10.0
+ATTACH_SECONDS = 60.0  # on a busy machine
 EXPECTED = (*workload.DOCUMENTED, OSError)
 
 
@@ -71,6 +74,12 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.script}: {self.call} {self.number} {self.kind}"
 
+    @property
+    def slot(self) -> int:
+        """Deals faults out among runs, evenly, the same whatever counts are: in each of 7, every N fails in one way."""
+        spread = zlib.crc32(f"{self.script} {self.call} {self.number}".encode())
+        return 7 * spread + KINDS.index(self.kind) + self.number
+
 
 @dataclass(slots=True)
 class Laboratory:
@@ -79,15 +88,24 @@ class Laboratory:
     folder: Path
     mutant: mutants.Mutant | None = None
     knowledge: dict[str, Knowledge] = field(default_factory=dict)
+    slowest: float = 0.0  # seconds: the longest silence of a child that spoke again, and so of one operation
 
-    def prepare(self, seed: int = 0) -> None:
+    def prepare(self, seed: int = 0, kept: Path | None = None) -> None:
+        """With `kept`, the killed store is taken from there if it is there, and else put there."""
         self.knowledge["new"] = Knowledge.of(["a", "b"])
+        if kept is not None and kept.exists():
+            shutil.copytree(kept / "store", self.folder / "killed")
+            self.knowledge["killed"] = pickle.loads((kept / "knowledge").read_bytes())
+            return
         history = History(seed, self.folder / "killed")
         rng = random.Random(seed)
         for number in range(6):
             history._one(rng, number)
         assert history.finding is None, history.finding
         self.knowledge["killed"] = history.knowledge
+        if kept is not None:
+            shutil.copytree(self.folder / "killed", kept / "store")
+            (kept / "knowledge").write_bytes(pickle.dumps(history.knowledge))
 
     def count(self, script: str) -> dict[str, int]:
         """How often the script makes each call."""
@@ -95,7 +113,7 @@ class Laboratory:
         child, tracer = self._start(
             script, ["-o", str(log), "-e", "trace=" + ",".join(f"?{c}" for c in CALLS)]
         )
-        outcome = _listen(child, copy.deepcopy(self.knowledge[script]))
+        outcome = self._listen(child, copy.deepcopy(self.knowledge[script]))
         child.end()
         tracer.wait()
         assert outcome is None, outcome
@@ -112,7 +130,7 @@ class Laboratory:
         else:
             child, tracer = self._start(fault.script, ["-o", os.devnull, *_inject(fault)])
         try:
-            wrong = _listen(child, known)
+            wrong = self._listen(child, known)
         finally:
             killed = not child.ended
             status = child.end()
@@ -125,13 +143,15 @@ class Laboratory:
     def _start(self, script: str, tracing: list[str]) -> tuple[Child, subprocess.Popen[bytes]]:
         child = self._prepared(script, None)
         command = ["strace", "-f", "-qq", "-p", str(child.pid), *tracing]
-        tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        complaints = self.folder / "strace"
+        with open(complaints, "wb") as stderr:
+            tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
         deadline = time.monotonic() + ATTACH_SECONDS
         status = Path(f"/proc/{child.pid}/status")
         while "TracerPid:\t0\n" in status.read_text():
             if tracer.poll() is not None or time.monotonic() > deadline:
                 child.end()
-                raise RuntimeError("strace could not attach: is tracing allowed here?")
+                raise RuntimeError(f"strace could not attach: {complaints.read_text()}")
             time.sleep(0.0005)
         child.go()
         return child, tracer
@@ -195,9 +215,23 @@ class Laboratory:
 
         child = Child(look)
         try:
-            return _listen(child, known, allow_failures=False)
+            return self._listen(child, known, allow_failures=False)
         finally:
             child.end()
+
+    def _listen(self, child: Child, known: Knowledge, *, allow_failures: bool = True) -> str | None:
+        """To the child's end. What is wrong with what it says."""
+        while True:
+            began = time.monotonic()
+            message = child.receive(began + HANG_SECONDS)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            if message is None:
+                return None if child.ended else f"it hangs; the last operation: {known.pending}"
+            known.hear(message)
+            if message[0] in ("raised", "wrong") or (
+                message[0] in ("failed", "refused") and not allow_failures
+            ):
+                return f"{message[0]}: {' '.join(map(str, message[1:]))}"
 
 
 def _work(store: Store, known: Knowledge, tell: Any) -> None:
@@ -220,17 +254,6 @@ def _work(store: Store, known: Knowledge, tell: Any) -> None:
         return tell("refused", "work", type(error).__name__, str(error))
     wrong = known.judge(found)
     return None if wrong is None else tell("wrong", f"at the end of the work: {wrong}")
-
-
-def _listen(child: Child, known: Knowledge, *, allow_failures: bool = True) -> str | None:
-    """To the child's end. What is wrong with what it says."""
-    while True:
-        message = child.receive(time.monotonic() + HANG_SECONDS)
-        if message is None:
-            return None if child.ended else f"it hangs; the last operation: {known.pending}"
-        known.hear(message)
-        if message[0] in ("raised", "wrong") or (message[0] in ("failed", "refused") and not allow_failures):
-            return f"{message[0]}: {' '.join(map(str, message[1:]))}"
 
 
 def _inject(fault: Fault) -> list[str]:
@@ -279,6 +302,10 @@ def warm_up(folder: Path) -> None:
         checks.verify(store)
 
 
+def _shown(value: range | str | None) -> str:
+    return f"{value.start}-{value.stop - 1}" if isinstance(value, range) else value or ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.syscall_faults", description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="only one fault in so many, spread evenly")
@@ -289,6 +316,11 @@ def main() -> int:
     parser.add_argument("--script", choices=("new", "killed"))
     parser.add_argument(
         "--directory", type=Path, help="where the stores are made (default: a temporary directory)"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="where the killed store is kept: it differs from one making to the next, and so do its N",
     )
     parser.add_argument("--mutant", choices=sorted(mutants.BY_NAME))
     parser.add_argument("--record", action="store_true", help="append a row to RESULTS.md")
@@ -305,13 +337,15 @@ def main() -> int:
         warm_up(Path(folder) / "warm")
         gc.freeze()
         laboratory = Laboratory(Path(folder), mutants.BY_NAME.get(options.mutant))
-        laboratory.prepare()
+        laboratory.prepare(kept=options.keep)
         wanted: list[Fault] = []
         for script in ("new", "killed"):
             counts = laboratory.count(script)
             print(f"{script}: {dict(sorted(counts.items()))}", flush=True)
             wanted += faults(script, counts)
-        for fault in wanted[options.offset :: options.every]:
+        for fault in wanted:
+            if fault.slot % options.every != options.offset:
+                continue
             if options.calls and fault.call not in options.calls.split(","):
                 continue
             if options.kinds and fault.kind not in options.kinds.split(","):
@@ -326,10 +360,19 @@ def main() -> int:
                 findings.append(f"{fault}: {wrong}")
                 print(findings[-1], file=sys.stderr, flush=True)
     each = (time.monotonic() - began) / max(tried, 1)
-    print(f"{tried:,} faults of {len(wanted):,}, {len(findings)} findings, {each * 1000:.0f} ms per fault")
+    slowest = laboratory.slowest
+    print(
+        f"{tried:,} faults of {len(wanted):,}, {len(findings)} findings, {each * 1000:.0f} ms per fault, "
+        f"slowest operation {slowest:.1f} s"
+    )
     if options.record:
         command = f"python -m tests.crash.syscall_faults --every {options.every} --offset {options.offset}"
-        counts_text = f"{tried:,} faults of {len(wanted):,} in all"
+        command += "".join(
+            f" --{name} {value}"
+            for name in ("calls", "kinds", "script", "numbers")
+            if (value := _shown(getattr(options, name)))
+        )
+        counts_text = f"{tried:,} faults of {len(wanted):,} in all; slowest operation {slowest:.1f} s"
         run = results.Run(
             "system calls", range(options.offset, options.offset + 1), counts_text, len(findings), command
         )

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.crash.results import REPOSITORY
+from tests.crash.results import REPOSITORY, found_something
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +24,7 @@ def test_flipped_bits_are_seen_or_harmless():
 
 def test_unverified_chunks_are_found():
     run = laboratory("--scene", "packs", "--seeds", "0-5", "--mutant", "unverified-chunks")
+    assert found_something(run.stdout), run.stdout + run.stderr
     assert run.returncode == 1, run.stdout + run.stderr
 
 

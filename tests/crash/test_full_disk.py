@@ -140,9 +140,9 @@ def test_collection_gives_room_back_on_a_disk_without_a_free_byte(full, rng):
     server.restart()  # seals the packs that were being filled
     disk.fill()
     assert_full(put(caller, "/full/more", rng.randbytes(2 * MIB)))
-    server.cli("gc")
+    collected = server.cli("gc")
     body = rng.randbytes(2 * MIB)
-    assert put(caller, "/full/more", body).status == 200
+    assert put(caller, "/full/more", body).status == 200, collected
     assert_readable(caller, {"/full/more": body})
 
 

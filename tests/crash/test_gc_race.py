@@ -266,6 +266,7 @@ MUTANTS = [
     # The row check is the net below the waiting: it matters only where another rule is broken. With it some PUTs fail,
     # without it what they name is missing (tests/cas/test_gc.py shows each alone).
     pytest.param("no-row-check,no-waits", id="no row check"),
+    pytest.param("bases-are-not-marked", id="bases are not marked"),
 ]
 
 

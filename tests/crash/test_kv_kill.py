@@ -30,7 +30,7 @@ WRITERS = 3
 Rows = dict[tuple[str, bytes], bytes]
 
 pytestmark = pytest.mark.skipif(
-    sys.platform == "darwin", reason="LMDB's write lock there dies with its holder"
+    sys.platform == "darwin", reason="on macOS nobody frees LMDB's write lock when its holder is killed"
 )
 
 

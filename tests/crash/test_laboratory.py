@@ -98,3 +98,13 @@ def test_runs_are_appended_resumed_and_summed(tmp_path):
     assert results.next_seed("kills", table) == 20
     assert results.next_seed("others", table) == 0
     assert results.sums(table) == {"kills": {"runs": 2, "findings": 1, "kills": 1500, "lost": 5}}
+
+
+def test_a_laboratory_that_broke_down_found_nothing():
+    for said, told in (
+        ("30 kills, 12 acknowledged, 1 findings, 9 ms per kill", True),
+        ("2,000 cuts, 40 acknowledged, 1,010 findings; 3 replayed", True),
+        ("30 kills, 12 acknowledged, 0 findings, 9 ms per kill", False),
+        ("RuntimeError: 7 of them", False),
+    ):
+        assert results.found_something(said) is told

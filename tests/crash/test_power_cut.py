@@ -11,7 +11,7 @@ import pytest
 
 from tests.crash.blocklog import choose_survivors, last_flush, missing, read_log
 from tests.crash.power_cut import UNAVAILABLE
-from tests.crash.results import REPOSITORY
+from tests.crash.results import REPOSITORY, found_something
 
 
 def laboratory(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +35,7 @@ def test_power_cuts_lose_nothing_acknowledged(filesystem, seeds, cuts):
 @pytest.mark.parametrize("mutant", ["no-pack-sync", "no-journal-sync"])
 def test_a_store_that_forgets_a_flush_is_found(mutant):
     run = laboratory("--seeds", "0-9", "--cuts", "20", "--mutant", mutant)
+    assert found_something(run.stdout), run.stdout + run.stderr
     assert run.returncode == 1, run.stdout + run.stderr
 
 

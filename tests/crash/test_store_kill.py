@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.crash.results import REPOSITORY
+from tests.crash.results import REPOSITORY, found_something
 
 MUTANTS = [
     "answer-early",
@@ -37,4 +37,5 @@ def test_kills_of_a_store_process_lose_nothing_acknowledged():
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_store_is_found(mutant):
     run = laboratory("--seeds", "0-40", "--kills", "25", "--mutant", mutant)
+    assert found_something(run.stdout), run.stdout + run.stderr
     assert run.returncode == 1, run.stdout + run.stderr

@@ -127,11 +127,17 @@ def make_buckets(store: Store) -> None:
 
 
 def body_of(rng: random.Random, size: int) -> bytes:
-    """Blocks that all clients use, and own bytes; half of what is stored is stored somewhere else too."""
+    """Blocks that all clients use, versions of texts, and own bytes; half of what is stored is somewhere else too."""
     parts = []
     left = size
     while left > 0:
-        piece = _shared(rng.randrange(6)) if rng.random() < 0.5 else rng.randbytes(rng.randrange(1, 20_000))
+        chance = rng.random()
+        if chance < 0.25:
+            piece = _version(rng.randrange(3), rng.randrange(20))
+        elif chance < 0.6:
+            piece = _shared(rng.randrange(6))
+        else:
+            piece = rng.randbytes(rng.randrange(1, 20_000))
         start = rng.choice((0, 0, 1_000))
         parts.append(piece[start : start + left])
         left -= len(parts[-1])
@@ -141,6 +147,15 @@ def body_of(rng: random.Random, size: int) -> bytes:
 @functools.cache
 def _shared(number: int) -> bytes:
     return random.Random(number).randbytes(15_000) + b"text " * 3_000
+
+
+@functools.cache
+def _version(number: int, edit: int) -> bytes:
+    """A text of some chunks, one or two of which are changed: their frames have bases."""
+    text = bytearray(random.Random(number).randbytes(75_000).hex().encode())
+    for at in random.Random(edit).sample(range(len(text)), 2):
+        text[at : at + 6] = b"%06d" % edit
+    return bytes(text)
 
 
 def digest(data: bytes) -> Body:

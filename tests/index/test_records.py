@@ -80,6 +80,8 @@ buckets = st.builds(
     st.booleans(),
     st.none() | defaults,
     st.booleans(),
+    st.sampled_from(("auto", "off", "on")),
+    st.booleans(),
 )
 uploads = st.builds(
     UploadRecord,

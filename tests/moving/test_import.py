@@ -14,7 +14,7 @@ import pytest
 from index import buckets
 from index.quotas import Limits, set_bucket_limits
 from tests.moving.foreign import Answer
-from vaultaire.moving import importing
+from vaultaire.moving import taking
 from vaultaire.moving.places import WINDOW_BYTES
 from vaultaire.store import Store
 
@@ -296,7 +296,7 @@ def test_an_object_that_never_rests_fails_after_some_tries(foreign, subject):
     foreign.before = meddle
     report = subject.report("import", "s3://old", status=1)
     assert "keeps changing" in report["failures"][0]["why"]
-    assert report["changed"] == importing.TRIES
+    assert report["changed"] == taking.TRIES
     assert subject.objects("old") == {}
 
 

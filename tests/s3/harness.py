@@ -290,7 +290,9 @@ class Server:
 
     # -- the command line, on the data directory of this server
 
-    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, check: bool = True, timeout_seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "vaultaire", *arguments],
             cwd=REPOSITORY,
@@ -298,7 +300,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout_seconds,
         )
         if check:
             assert done.returncode == 0, f"vaultaire {' '.join(arguments)}: {done.stdout}\n{done.stderr}"

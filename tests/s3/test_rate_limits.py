@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.s3.conftest import make_caller
+from tests.s3.forms import form_request, signed_fields
 
 SECRET = "a-secret-for-the-tests-of-rate-limits1"
 
@@ -60,6 +61,20 @@ def test_bytes_are_limited_both_ways(server):
     server.cli("key", "limit", "SLOWLY01", "--bandwidth", "1k")
     assert caller.call("PUT", "/slow-bucket-of-bytes/a", body=bytes(20_000)).status == 200
     refused = caller.call("GET", "/slow-bucket-of-bytes/a")
+    assert refused.code == "SlowDown"
+    assert 10 <= int(refused.headers["retry-after"]) <= 21
+
+
+def test_the_bytes_of_a_form_count_for_who_signed_it(server):
+    caller = new_key(server, "forms", "FORMS01")
+    name = "bucket-of-slow-forms"
+    assert caller.call("PUT", f"/{name}").status == 200
+    server.cli("key", "limit", "FORMS01", "--bandwidth", "1k")
+    form = form_request(caller, name, signed_fields(caller, name, {"key": "a"}), bytes(20_000))
+    with caller.connect() as connection:
+        connection.send(form.encode())
+        assert connection.answer("POST").status == 204
+    refused = caller.call("GET", f"/{name}/a")
     assert refused.code == "SlowDown"
     assert 10 <= int(refused.headers["retry-after"]) <= 21
 

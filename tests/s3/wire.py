@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import hmac
 import http.client
@@ -384,10 +385,16 @@ class Caller:
             ]
         )
         to_sign = "\n".join(["AWS4-HMAC-SHA256", now, self._scope(now), sha256(canonical.encode())])
-        key = b"AWS4" + self.secret_key.encode()
-        for step in (now[:8], self.region, self.service, "aws4_request"):
-            key = hmac.digest(key, step.encode(), "sha256")
+        key = _signing_key(self.secret_key, now[:8], self.region, self.service)
         return hmac.new(key, to_sign.encode(), "sha256").hexdigest(), names, key
+
+
+@functools.cache
+def _signing_key(secret_key: str, day: str, region: str, service: str) -> bytes:
+    key = b"AWS4" + secret_key.encode()
+    for step in (day, region, service, "aws4_request"):
+        key = hmac.digest(key, step.encode(), "sha256")
+    return key
 
 
 def _amz_date(date: datetime.datetime | None) -> str:

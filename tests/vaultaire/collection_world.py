@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cas import gc
@@ -16,7 +17,7 @@ from index.memory_kv import MemoryKv
 from index.objects import get_object
 from index.records import ObjectRecord
 from index.versions import Change, delete_object, iterate_versions, put_object
-from tests.cas.support import SMALL
+from tests.cas.support import SMALL, SMALL_CDC
 from vaultaire.collection import Collector
 from vaultaire.runfile import RunFile
 from vaultaire.store import TABLES
@@ -34,7 +35,13 @@ class World:
     """What `Store` is to the collector, and a client of it. Two processes' worth of writers may be made."""
 
     def __init__(
-        self, directory: Path, kv: MemoryKv | None = None, packs: MemoryPacks | None = None, writer: int = 1
+        self,
+        directory: Path,
+        kv: MemoryKv | None = None,
+        packs: MemoryPacks | None = None,
+        writer: int = 1,
+        cdc: str = SMALL_CDC,
+        target: int = TARGET,
     ):
         self.directory = directory
         for name in ("run", "tmp"):
@@ -47,11 +54,11 @@ class World:
         self.chunks = ChunkStore(
             self.kv,
             self.packs,
-            SMALL,
+            replace(SMALL, cdc=cdc),
             writer,
             self.run_file,
             clock=lambda: self.now,
-            pack_target_bytes=TARGET,
+            pack_target_bytes=target,
         )
 
     def _epoch(self) -> int:

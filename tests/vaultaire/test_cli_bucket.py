@@ -37,6 +37,15 @@ def run(data):
     return run
 
 
+def test_the_policy_of_prefixes_is_kept_and_shown(run):
+    run("bucket", "create", "photos")
+    assert run("bucket", "prefixes", "photos", "off") == "photos: prefixes off\n"
+    assert "prefixes    off" in run("bucket", "info", "photos")
+    assert json.loads(run("bucket", "prefixes", "photos", "on", "--json"))["prefixes"] == "on"
+    assert "vaultaire bucket list" in run("bucket", "prefixes", "nothing", "on", status=1)
+    assert "off" in run("bucket", "prefixes", "photos", "maybe", status=2)
+
+
 def put(data, bucket, key, size=3, **rest):
     body = bytes(size)
     with Store.open(data, kind="command") as store:
@@ -66,6 +75,7 @@ def test_a_bucket_is_made_shown_and_deleted(run):
         "logical_bytes": 0,
         "stored_bytes": 0,
         "upload_bytes": 0,
+        "prefixes": "auto",
         "quota": {"logical_bytes": None, "stored_bytes": None, "objects": None},
     }
     assert "photos  alice" in run("bucket", "list")

@@ -205,6 +205,7 @@ SCRIPT = (
     ("du", ["du"]),
     ("bucket create", ["bucket", "create", "made-here"]),
     ("bucket info", ["bucket", "info", "made-here"]),
+    ("bucket prefixes", ["bucket", "prefixes", "made-here", "on"]),
     ("bucket list", ["bucket", "list"]),
     ("bucket quota", ["bucket", "quota", "made-here", "--logical", "1GiB"]),
     ("bucket quota (list)", ["bucket", "quota"]),

@@ -311,7 +311,7 @@ def test_forget_names_keeps_the_chunks_so_that_uploading_again_costs_no_space(da
         pass
     report = rebuild_store(damaged, forget_names=True)
     assert report.metadata == "empty"
-    assert report.added_chunks > 50
+    assert report.added_chunks >= len(model)
     with Subject(damaged) as subject:
         packs = {path: path.stat().st_size for path in subject.pack_files()}
         for key, data in model.items():
@@ -338,7 +338,7 @@ def test_a_catalog_that_was_cut_off_is_gone_on_with_and_costs_no_pack_meanwhile(
     for _ in range(2):
         Store.open(damaged, kind="command").close()
     assert sorted((damaged / "packs").rglob("*.pack")) == packs
-    assert rebuild_store(damaged).added_chunks > 50
+    assert rebuild_store(damaged).added_chunks >= len(model)
     assert rebuild_store(damaged).added_chunks == 0
     with Subject(damaged) as subject:
         for key, data in model.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cas.catalog import PACKS, PLACEMENTS, PackRow, condemn, iterate_packs, pack_key, put_pack
+from cas.chunk import Identity
 from cas.manifest import Manifest
 from cas.pack import PackKind, read_contents
 from index import uploads
@@ -130,7 +132,11 @@ def fill(directory: Path) -> dict[str, str]:
     """A store with all features; its packs are sealed but for what a living process would have open. Versions by name."""
     made = {}
     rng = random.Random(7)
-    with Store.open(directory, kind="command", create=True) as store:
+    # Without the rule that joins chunks of noise: so frames have several chunks each, and large objects trees.
+    directory.mkdir(parents=True)
+    identity = replace(Identity.create(), uniform=0)
+    (directory / "store.json").write_text(json.dumps(identity.to_json()))
+    with Store.open(directory, kind="command") as store:
         client = Client(store)
         plain = client.bucket("plain")
         client.put(plain, b"inline", b"small")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ SECTIONS = ("limits", "large", "s5cmd", "wrk", "list")
 
 def main() -> int:
     arguments = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its data goes with it
     report = Report(arguments.quick)
     work = Path(tempfile.mkdtemp(prefix="vaultaire-bench-", dir=arguments.work))
     missing: list[str] = []

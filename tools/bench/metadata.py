@@ -13,7 +13,7 @@ import hashlib
 import random
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index.buckets import create_bucket, get_bucket
@@ -22,7 +22,7 @@ from index.versions import Change, put_object
 from vaultaire.ingest import INLINE_MAX_BYTES
 from vaultaire.store import Store
 
-KIB, MIB, TB = 1 << 10, 1 << 20, 10**12
+KIB, MIB, GB, TB = 1 << 10, 1 << 20, 10**9, 10**12
 SHAPES = (KIB, 4 * KIB, 16 * KIB, 128 * KIB, MIB, 64 * MIB)
 BATCH = 64
 MOST_OBJECTS = 30_000
@@ -40,11 +40,13 @@ class Measured:
     structure: int  # of packs: headers, footers, nodes of manifests; what is not data
 
     def line(self) -> str:
-        data = self.object_bytes * self.objects
+        data_tb = self.object_bytes * self.objects / TB
+        database, checkpoint, structure = (
+            size / GB / data_tb for size in (self.database, self.checkpoint, self.structure)
+        )
         return (
             f"{_size(self.object_bytes):>8} {self.objects:>7,} {self.chunks / self.objects:>8.1f} "
-            f"{self.database / self.objects:>10,.0f} {self.database / data * TB / 1e9:>10.2f} {self.checkpoint / data * TB / 1e9:>11.2f} "
-            f"{self.structure / data * TB / 1e9:>9.2f}"
+            f"{self.database / self.objects:>10,.0f} {database:>10.2f} {checkpoint:>11.2f} {structure:>9.2f}"
         )
 
 
@@ -84,16 +86,16 @@ def put(store: Store, numbers: range, size: int, rng: random.Random) -> None:
     publications, records = [], []
     for number in numbers:
         body = rng.randbytes(size)
-        etag, key = hashlib.md5(body).hexdigest(), b"folder-%03d/file-%08d.bin" % (number % 100, number)
+        record = ObjectRecord(size, 1, hashlib.md5(body).hexdigest(), "root")
         if size <= INLINE_MAX_BYTES:
-            records.append((key, ObjectRecord(size, 1, etag, "root", inline=body)))
-            continue
-        ingest = store.chunks.ingest()
-        for offset in range(0, size, MIB):
-            ingest.feed(body[offset : offset + MIB])
-        manifest = ingest.finish()
-        publications.append(ingest.publication())
-        records.append((key, ObjectRecord(size, 1, etag, "root", manifest=manifest.encode())))
+            record = replace(record, inline=body)
+        else:
+            ingest = store.chunks.ingest()
+            for offset in range(0, size, MIB):
+                ingest.feed(body[offset : offset + MIB])
+            record = replace(record, manifest=ingest.finish().encode())
+            publications.append(ingest.publication())
+        records.append((b"folder-%03d/file-%08d.bin" % (number % 100, number), record))
     store.chunks.sync(publications)
 
     def commit(txn) -> None:

@@ -1,6 +1,6 @@
 """A small fuzzer of our own, for Pythons and machines without atheris: mutate, run, keep what reached new lines.
 
-`fuzz` runs one target (tools/fuzz/targets.py) for a time or a number of inputs, from a seed: the same seed, corpus and
+`fuzz` runs one target (tools/fuzz/targets) for a time or a number of inputs, from a seed: the same seed, corpus and
 count give the same inputs. From Python 3.12 on, an input that reaches a line which none had reached joins the corpus
 (sys.monitoring: each line costs once); before, the corpus is what it was given. A finding is an exception that the
 target does not let pass, an input that takes more than `INPUT_SECONDS` of CPU, or memory that grows by more than

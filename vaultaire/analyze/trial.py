@@ -4,6 +4,9 @@ This module alone knows how an ingest asks for known chunks and hands frames ove
 `cas.appender`) finds here what follows for the forecast. Chunks are looked up in an `IdSet`, in the order in which they are
 cut; of those that are not in its sample it is assumed that they go on as the last one did (data repeats in
 stretches), which decides only which frames are compressed, never how much is counted as new.
+
+Frames have no bases here: what they would be compressed against is not kept. So `prefix_saved_bytes` is 0, and what is
+forecast is what a bucket stores whose prefixes are off; others store less of data that changes a little everywhere.
 """
 
 from __future__ import annotations
@@ -12,17 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cas.appender import Appender
+from cas.catalog import placement_rows
 from cas.chunk import Hasher
 from cas.cutter import Cutter
 from cas.frame import HEAD, Codec
 from cas.ingest import Ingest
 from cas.pack import PackKind
-from cas.pending import Known
+from cas.pending import Known, Lookup
 from vaultaire.analyze.ids import DEPTHS, GROUPS, IdSet, Seen, depth_of, group_of, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from cas.bases import FrameBases
     from cas.chunk import ChunkId, Identity
     from cas.frame import EncodedFrame
     from cas.manifest import Manifest
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 STRETCH_BYTES: Final = 512 << 10  # what a sample compresses, or leaves out, in one go: about two frames
 
 _SOME_PACK: Final = 1
+_SOME_ROW: Final = placement_rows(_SOME_PACK, 0, Codec.RAW, 0, 0, [0], 0)[0]
 _STRETCH_BITS: Final = 40  # of an id, which decide about a stretch: neither its depth's nor its group's
 
 
@@ -158,10 +164,11 @@ class _Watch(Known, Hasher):
             self._to_store.add(node_id)
         return node_id
 
-    def find(self, ids: Collection[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
-        return {}, {chunk_id: _SOME_PACK for chunk_id in ids if chunk_id not in self._to_store}
+    def find(self, ids: Collection[bytes]) -> Lookup:
+        known = {chunk_id: _SOME_ROW for chunk_id in ids if chunk_id not in self._to_store}
+        return Lookup({}, known, frozenset())
 
-    def offer(self, placements: Mapping[bytes, bytes]) -> None:
+    def offer(self, placements: Mapping[bytes, bytes], bases: FrameBases | None = None) -> None:
         pass
 
     def withdraw(self, placements: Mapping[bytes, bytes]) -> None:

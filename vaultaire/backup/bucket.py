@@ -1,9 +1,11 @@
 """Backups in a bucket behind any S3 server, by obstore (the extra `vaultaire[s3]`; wheels for every Python we run on).
 
 Endpoint, region and credentials come from the usual environment: AWS_ENDPOINT_URL, AWS_REGION or AWS_DEFAULT_REGION,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; AWS_CA_BUNDLE names more certificates to trust. Each item is an object, written by one PutObject or one
-multipart upload, so it is there whole or not at all, and durable when the server says so. Uploads carry a SHA-256,
-which the server verifies. There is no lock: two stores, or two copies of one, need two prefixes.
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; AWS_CA_BUNDLE names more certificates to trust.
+
+Each item is an object, written by one PutObject or one multipart upload, so it is there whole or not at all, and
+durable when the server says so. Uploads carry a SHA-256, which the server verifies. There is no lock: two stores, or
+two copies of one, need two prefixes.
 """
 
 from __future__ import annotations
@@ -146,14 +148,24 @@ class BucketPlace:
             text = " ".join(str(error).split())
             if "InsufficientStorage" in text or " 507 " in text:
                 raise DestinationFull(self.url, needed, None) from error
-            raise BackupError(
-                f"{self.url}/{name}: {text[:400]}; check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY (`vaultaire env` prints them for a Vaultaire server), and that the bucket exists"
-            ) from error
+            raise BackupError(f"{self.url}/{name}: {text[:400]}; {_hint(text)}") from error
 
 
 class _Exists(BackupError):
     pass
+
+
+def _hint(text: str) -> str:
+    """What to do about the error that obstore describes so."""
+    if "InvalidCertificate" in text:  # of rustls, deep inside
+        return (
+            "the server's certificate is not trusted; name the file of its authority's certificate in AWS_CA_BUNDLE "
+            "(a certificate that is its own authority is refused)"
+        )
+    return (
+        "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`vaultaire env` prints them "
+        "for a Vaultaire server), and that the bucket exists"
+    )
 
 
 def _client_options(endpoint: str) -> ClientConfig:

@@ -26,7 +26,7 @@ from vaultaire.backup.place import BackupError, ItemMissing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from index.kv import Transaction
+    from index.kv import Reader, Transaction
     from vaultaire.backup.place import Place
 
 _MEMORY_ROW: Final = b"backup/"
@@ -86,3 +86,14 @@ def remember(txn: Transaction, destination: Destination, number: int, checksum: 
     """Note in the store's metadata that its history leads through this backup."""
     row = {"number": number, "checksum": checksum}
     txn.put(SETTINGS_TABLE, memory_key(destination), json.dumps(row).encode())
+
+
+def recall(reader: Reader, destination: Destination) -> tuple[int, str] | None:
+    """What `remember` noted last: number and checksum. None: nothing. Raises ValueError if it cannot be read."""
+    row = reader.get(SETTINGS_TABLE, memory_key(destination))
+    if row is None:
+        return None
+    match json.loads(row):
+        case {"number": int(number), "checksum": str(checksum)}:
+            return number, checksum
+    raise ValueError("what the store remembers of its last backup cannot be read")

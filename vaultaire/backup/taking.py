@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import fcntl
 import hmac
-import json
 import os
 import time
 from contextlib import contextmanager
@@ -52,12 +51,12 @@ from index.history import follow, keep_segments, segment_start
 from index.journal import ORIGIN
 from index.kv import CorruptJournal, KvError
 from index.segments import list_segments, segment_path
-from vaultaire.access import SETTINGS_TABLE, secret_key_check
+from vaultaire.access import secret_key_check
 from vaultaire.backup.destination import (
     backup_numbers,
-    memory_key,
     open_destination,
     read_manifest,
+    recall,
     remember,
 )
 from vaultaire.backup.manifest import (
@@ -342,14 +341,20 @@ class _Run:
 
     def _find_base(self) -> Manifest | None:
         """The last backup that this history of the store made here."""
-        with self._store.kv.snapshot() as reader:
-            row = reader.get(SETTINGS_TABLE, memory_key(self._destination))
-        if row is None:
-            return None
-        remembered = json.loads(row)
         try:
-            manifest, checksum = read_manifest(self._place, remembered["number"])
-            return manifest if checksum == remembered["checksum"] else None
+            with self._store.kv.snapshot() as reader:
+                remembered = recall(reader, self._destination)
+        except ValueError:
+            self.report.warn(
+                "what the store remembers of its last backup is damaged; everything is read again"
+            )
+            return None
+        if remembered is None:
+            return None
+        number, wanted = remembered
+        try:
+            manifest, checksum = read_manifest(self._place, number)
+            return manifest if checksum == wanted else None
         except ItemMissing:
             return None
         except DamagedManifest as error:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from index.counters import NamesStatistics
     from index.quotas import Limits
     from index.records import BucketRecord
+    from index.values import Prefixes
     from vaultaire.cli.output import Line
     from vaultaire.emptying import Contents
     from vaultaire.store import Store
@@ -165,6 +166,7 @@ def _as_dict(bucket: BucketRecord, counts: NamesStatistics, limits: Limits) -> d
         "logical_bytes": counts.logical_bytes,
         "stored_bytes": counts.used_stored_bytes,
         "upload_bytes": counts.part_bytes,
+        "prefixes": bucket.prefixes,
         "quota": {
             "logical_bytes": limits.logical_bytes,
             "stored_bytes": limits.stored_bytes,
@@ -190,6 +192,7 @@ def _info_lines(bucket: BucketRecord, counts: NamesStatistics, limits: Limits) -
             "",
         ),
     ]
+    lines.append((f"prefixes    {bucket.prefixes}", ""))
     if counts.part_bytes:
         lines.append((f"uploads     {binary_size(counts.part_bytes)} in parts of unfinished uploads", ""))
     return lines + quota_lines(limits, usage_of(counts))
@@ -200,6 +203,41 @@ def _lock(bucket: BucketRecord) -> str:
         return "no"
     retention = bucket.default_retention
     return "yes" if retention is None else f"yes, {retention.mode} for {retention.count} {retention.unit}"
+
+
+@command.command("prefixes")
+@data_option
+@click.argument("name")
+@click.argument("policy", type=click.Choice(["off", "auto", "on"]))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def prefixes(data: Path, name: str, policy: Prefixes, as_json: bool) -> None:
+    """Compress what is new in bucket NAME against earlier data, or not.
+
+    \b
+    off    never
+    auto   where it follows known data and has lately been worth it (default)
+    on     wherever it follows known data; costs more CPU, seldom saves more
+
+    Concerns what is stored from now on; what is there stays as it is.
+    """
+    from index.buckets import get_bucket, set_prefixes
+    from vaultaire.audit_log import note_command
+    from vaultaire.store import Store
+
+    def commit(txn: Any) -> None:  # noqa: ANN401
+        bucket = get_bucket(txn, name)
+        if bucket is None:
+            raise no_such_bucket(name)
+        set_prefixes(txn, bucket, policy)
+
+    with Store.open(data, kind="command") as store:
+        store.kv.commit(commit)
+        note_command(store, "SetPrefixes", bucket=name, prefixes=policy)
+        shown = _facts(store, name)
+    if as_json:
+        click.echo(json.dumps(_as_dict(*shown)))
+    else:
+        click.echo(f"{name}: prefixes {policy}")
 
 
 @command.command("delete")

@@ -5,21 +5,30 @@ It opens the store like any process, changes nothing in it, and may run beside t
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from vaultaire.cli.moving import Follower, finish, open_remote, parse_local, parse_remote, run, server_options
+from vaultaire.cli.moving import (
+    finish,
+    following,
+    open_remote,
+    parse_local,
+    parse_server,
+    run,
+    server_options,
+    shown,
+)
 from vaultaire.cli.options import data_option
-from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from index.values import Versioning
     from vaultaire.moving.bench import Bench
-    from vaultaire.moving.exporting import Options, Origin, Target
+    from vaultaire.moving.exporting import Options
     from vaultaire.moving.report import Report
     from vaultaire.moving.s3_place import S3Place
     from vaultaire.moving.transport import Requests
@@ -87,20 +96,13 @@ def command(
             report = _to_folder(store, parse_local(origin), target, options, bandwidth)
             finish(report, "exported", as_json)
         return
-    bucket, prefix = parse_remote(target)
-    if all_buckets and (bucket or origin):
-        raise click.UsageError(
-            "with --all-buckets the target is s3:// alone, and names stay: leave --from out"
-        )
-    if not all_buckets and not bucket:
-        raise click.BadParameter(f"{target!r} names no bucket; write s3://BUCKET, or use --all-buckets")
-    with Store.open(data, kind="command") as store:
-        place = open_remote(bucket, prefix, endpoint_url, profile, parallel)
-        source = (bucket, prefix) if origin is None else parse_local(origin)
-        try:
-            report = _to_remote(store, source, place, options, bandwidth, keep_class=storage_classes)
-        finally:
-            place.close()
+    bucket, prefix = parse_server(target, origin, "--from", all_buckets=all_buckets)
+    source = (bucket, prefix) if origin is None else parse_local(origin)
+    with (
+        Store.open(data, kind="command") as store,
+        closing(open_remote(bucket, prefix, endpoint_url, profile, parallel)) as place,
+    ):
+        report = _to_remote(store, source, place, options, bandwidth, keep_class=storage_classes)
         finish(report, "exported", as_json)
 
 
@@ -114,17 +116,15 @@ def _to_remote(
     keep_class: bool,
 ) -> Report:
     from vaultaire.moving.bench import with_bench
-    from vaultaire.moving.exporting import Origin
+    from vaultaire.moving.exporting import Export, Origin
     from vaultaire.moving.report import Report
     from vaultaire.moving.s3_target import S3Target
 
-    shown = f"{source[0]}/{source[1].decode()}".rstrip("/") if source[0] else "all buckets"
-    report = Report(shown, place.url, dry_run=options.dry_run)
+    report = Report(shown(*source) if source[0] else "all buckets", place.url, dry_run=options.dry_run)
 
     async def work(bench: Bench) -> None:
         requests = _requests(options, report, bandwidth)
-        with Progress() as progress:
-            follower = Follower(progress, report)
+        with following(report) as follower:
             for name in [source[0]] if source[0] else _bucket_names(store):
                 to = place if place.bucket else place.in_bucket(name)
                 missing, object_lock = await _prepare(store, name, to, options, requests)
@@ -137,21 +137,14 @@ def _to_remote(
                     object_lock=object_lock,
                     missing=missing,
                 )
-                await _export(bench, Origin(name, source[1], to.prefix), remote, options, report, follower)
-            follower.end()
+                origin = Origin(name, source[1], to.prefix)
+                moving = Export(
+                    bench, origin, remote, options, report, pace=follower.pace, on_progress=follower.show
+                )
+                await moving.run()
 
     run(lambda: with_bench(store, options.parallel, work), report)
     return report
-
-
-async def _export(
-    bench: Bench, origin: Origin, target: Target, options: Options, report: Report, follower: Follower
-) -> None:
-    from vaultaire.moving.exporting import Export
-
-    moving = Export(bench, origin, target, options, report)
-    moving.pace, moving.on_progress = follower.pace, follower.show
-    await moving.run()
 
 
 def _requests(options: Options, report: Report, bandwidth: int | None) -> Requests:
@@ -198,18 +191,25 @@ def _to_folder(
     store: Store, source: tuple[str, bytes], folder: str, options: Options, bandwidth: int | None
 ) -> Report:
     from vaultaire.moving.bench import with_bench
-    from vaultaire.moving.exporting import Origin
+    from vaultaire.moving.exporting import Export, Origin
     from vaultaire.moving.folder_place import FolderTarget
     from vaultaire.moving.report import Report
 
-    report = Report(f"{source[0]}/{source[1].decode()}".rstrip("/"), folder, dry_run=options.dry_run)
+    report = Report(shown(*source), folder, dry_run=options.dry_run)
 
     async def work(bench: Bench) -> None:
         target = FolderTarget(folder, bench, _requests(options, report, bandwidth))
-        with Progress() as progress:
-            follower = Follower(progress, report)
-            await _export(bench, Origin(*source), target, options, report, follower)
-            follower.end()
+        with following(report) as follower:
+            moving = Export(
+                bench,
+                Origin(*source),
+                target,
+                options,
+                report,
+                pace=follower.pace,
+                on_progress=follower.show,
+            )
+            await moving.run()
 
     run(lambda: with_bench(store, options.parallel, work), report)
     return report

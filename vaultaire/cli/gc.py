@@ -35,10 +35,11 @@ def command(data: Path, dry_run: bool, as_json: bool) -> None:
     not all could be collected.
     """
     from vaultaire.collection import Collector
+    from vaultaire.effort import collection_effort
     from vaultaire.store import Store
 
     with Store.open(data, kind="command") as store:
-        collector = Collector(store, bytes_per_second=0)
+        collector = Collector(store, bytes_per_second=0, effort=collection_effort)
         store.before_close.append(collector.close)
         if dry_run:
             preview = collector.preview()

@@ -5,23 +5,32 @@ It opens the store like any process and may run beside the server. What it guara
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from vaultaire.cli.moving import Follower, finish, open_remote, parse_local, parse_remote, run, server_options
+from vaultaire.cli.moving import (
+    finish,
+    following,
+    open_remote,
+    parse_local,
+    parse_server,
+    run,
+    server_options,
+    shown,
+)
 from vaultaire.cli.options import data_option
-from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from index.values import Versioning
-    from vaultaire.moving.importing import Options
     from vaultaire.moving.report import Report
     from vaultaire.moving.s3_place import S3Place
+    from vaultaire.moving.taking import Options
     from vaultaire.store import Store
 
 
@@ -80,8 +89,8 @@ def command(
     Exit status 0: all is there. 1: something could not be moved, and is
     named. 2: called wrongly.
     """
-    from vaultaire.moving.importing import Options
     from vaultaire.moving.plans import Overwrite
+    from vaultaire.moving.taking import Options
     from vaultaire.store import Store
 
     _check_tenant(tenant)
@@ -96,30 +105,16 @@ def command(
         with Store.open(data, kind="command") as store:
             finish(_import_folder(store, source, parse_local(into), options, tenant), "imported", as_json)
         return
-    bucket, prefix = parse_remote(source)
-    if all_buckets and (bucket or into):
-        raise click.UsageError(
-            "with --all-buckets the source is s3:// alone, and names stay: leave --into out"
-        )
-    if not all_buckets and not bucket:
-        raise click.BadParameter(f"{source!r} names no bucket; write s3://BUCKET, or use --all-buckets")
+    bucket, prefix = parse_server(source, into, "--into", all_buckets=all_buckets)
     if bucket_config and (prefix or (into is not None and "/" in into)):
         raise click.UsageError("--bucket-config goes with a whole bucket, not with a prefix")
-    with Store.open(data, kind="command") as store:
-        place = open_remote(
-            bucket,
-            prefix,
-            endpoint_url,
-            profile,
-            parallel,
-            anonymous=anonymous,
-            etag_is_md5=not etag_is_no_md5,
-        )
-        target = None if into is None else parse_local(into)
-        try:
-            report = _import_remote(store, place, target, options, tenant, bucket_config=bucket_config)
-        finally:
-            place.close()
+    target = None if into is None else parse_local(into)
+    remote = partial(open_remote, anonymous=anonymous, etag_is_md5=not etag_is_no_md5)
+    with (
+        Store.open(data, kind="command") as store,
+        closing(remote(bucket, prefix, endpoint_url, profile, parallel)) as place,
+    ):
+        report = _import_remote(store, place, target, options, tenant, bucket_config=bucket_config)
         finish(report, "imported", as_json)
 
 
@@ -142,9 +137,10 @@ def _import_remote(
     bucket_config: bool,
 ) -> Report:
     from vaultaire.moving.bench import Bench, with_bench
-    from vaultaire.moving.importing import Destination, Import, NewBucket
+    from vaultaire.moving.importing import Import, NewBucket
     from vaultaire.moving.report import Report
     from vaultaire.moving.settings import take_settings
+    from vaultaire.moving.taking import Destination
     from vaultaire.moving.transport import FIRST_ATTEMPTS, Requests
 
     report = Report(place.url, "all buckets" if not place.bucket else "", dry_run=options.dry_run)
@@ -154,25 +150,24 @@ def _import_remote(
         names = [place.bucket]
         if not place.bucket:
             names = await requests.run(place.buckets, attempts=FIRST_ATTEMPTS)
-        with Progress() as progress:
-            follower = Follower(progress, report)
+        with following(report) as follower:
             for name in names:
                 source = place.in_bucket(name, place.prefix)
                 to = Destination(name, owner=tenant)
                 if into is not None:
                     to = replace(to, bucket=into[0], strip=source.prefix, prefix=into[1])
                 if place.bucket:
-                    report.target = f"{to.bucket}/{to.prefix.decode()}".rstrip("/")
+                    report.target = shown(to.bucket, to.prefix)
                 new = NewBucket()
                 if options.versions:
                     await requests.run(source.check, attempts=FIRST_ATTEMPTS)
                     new = NewBucket(*await requests.run(partial(_versioning, source)))
-                moving = Import(bench, source, to, options, report)
-                moving.pace, moving.on_progress = follower.pace, follower.show
+                moving = Import(
+                    bench, source, to, options, report, pace=follower.pace, on_progress=follower.show
+                )
                 await moving.run(new)
                 if bucket_config:
                     await take_settings(bench, requests, source, to.bucket, report, dry_run=options.dry_run)
-            follower.end()
 
     run(lambda: with_bench(store, options.parallel, work), report)
     return report
@@ -188,24 +183,24 @@ def _import_folder(
 ) -> Report:
     from vaultaire.moving.bench import Bench, with_bench
     from vaultaire.moving.folder_place import FolderSource
-    from vaultaire.moving.importing import Destination, Import, NewBucket
+    from vaultaire.moving.importing import Import, NewBucket
     from vaultaire.moving.report import Report
+    from vaultaire.moving.taking import Destination
 
-    report = Report(folder, f"{into[0]}/{into[1].decode()}".rstrip("/"), dry_run=options.dry_run)
+    report = Report(folder, shown(*into), dry_run=options.dry_run)
 
     async def work(bench: Bench) -> None:
-        with Progress() as progress:
-            follower = Follower(progress, report)
+        with following(report) as follower:
             moving = Import(
                 bench,
                 FolderSource(folder, report),
                 Destination(into[0], prefix=into[1], owner=tenant),
                 options,
                 report,
+                pace=follower.pace,
+                on_progress=follower.show,
             )
-            moving.pace, moving.on_progress = follower.pace, follower.show
             await moving.run(NewBucket())
-            follower.end()
 
     run(lambda: with_bench(store, options.parallel, work), report)
     return report

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vaultaire.cli.options import ByteSize
 from vaultaire.cli.output import Failure, binary_size, print_lines
+from vaultaire.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from vaultaire.cli.progress import Progress
     from vaultaire.moving.report import Report
     from vaultaire.moving.s3_place import S3Place
 
@@ -66,6 +67,24 @@ def parse_local(text: str) -> tuple[str, bytes]:
     return parse_remote(text)
 
 
+def parse_server(text: str, local: str | None, option: str, *, all_buckets: bool) -> tuple[str, bytes]:
+    """`parse_remote` of a whole command: `local` is what `option` names in this store. Raises UsageError."""
+    bucket, prefix = parse_remote(text)
+    if all_buckets and (bucket or local):
+        side = "source" if option == "--into" else "target"
+        raise click.UsageError(
+            f"with --all-buckets the {side} is s3:// alone, and names stay: leave {option} out"
+        )
+    if not all_buckets and not bucket:
+        raise click.BadParameter(f"{text!r} names no bucket; write s3://BUCKET, or use --all-buckets")
+    return bucket, prefix
+
+
+def shown(bucket: str, prefix: bytes) -> str:
+    """BUCKET/PREFIX as the report names it."""
+    return f"{bucket}/{prefix.decode()}".rstrip("/")
+
+
 def open_remote(
     bucket: str,
     prefix: bytes,
@@ -110,6 +129,15 @@ class Follower:
 
     def end(self) -> None:
         self._report.seconds = round(time.monotonic() - self._began, 3)
+
+
+@contextmanager
+def following(report: Report) -> Iterator[Follower]:
+    """Around all moves of one command."""
+    with Progress() as progress:
+        follower = Follower(progress, report)
+        yield follower
+        follower.end()
 
 
 def run(work: Callable[[], Awaitable[T]], report: Report) -> T:

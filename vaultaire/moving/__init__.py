@@ -7,6 +7,7 @@
     proof.py        which digest proves a body that came from elsewhere
     bench.py        an open store under trio: commits, housekeeping, bounded threads and memory
     importing.py    a source into the store        exporting.py    the store into a target
+    taking.py       one body of an import          version_import.py  all versions of one key
     settings.py     configuration of a bucket, taken over where it means the same here
     report.py       what was done, and what was not
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import quopri
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
@@ -19,6 +19,7 @@ from index.locks import is_retained
 from index.values import Retention
 from vaultaire.moving.places import ObjectError
 from vaultaire.s3 import dates, headers
+from vaultaire.s3 import tags as tag_rules
 from vaultaire.s3.errors import S3Error
 from vaultaire.s3.xml_lock import parse_mode
 
@@ -49,6 +50,26 @@ class Carried:
     metadata: Pairs
     retention: Retention | None
     legal_hold: bool | None
+
+    def onto(self, record: ObjectRecord, tags: Pairs) -> ObjectRecord:
+        """`record` with all of this, and `tags`."""
+        return replace(
+            record,
+            content_type=self.content_type,
+            headers=self.headers,
+            metadata=self.metadata,
+            tags=tags,
+            retention=self.retention,
+            legal_hold=self.legal_hold,
+        )
+
+
+def check_tags(tags: Pairs) -> Pairs:
+    """Raises ObjectError."""
+    try:
+        return tag_rules.check(tags, tag_rules.MAX_OBJECT_TAGS)
+    except S3Error as error:
+        raise ObjectError(f"its tags are none that S3 allows: {error}") from error
 
 
 def parse_carried(attributes: Attributes, notes: Notes, *, object_lock: bool) -> Carried:

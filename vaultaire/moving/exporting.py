@@ -23,7 +23,6 @@ from index.records import ObjectRecord, decode_listing
 from index.versions import get_version
 from vaultaire.moving.places import Entry, MovingError, ObjectError, PlaceError
 from vaultaire.moving.plans import Overwrite, Verdict, plan_chain, plan_object
-from vaultaire.moving.report import Pace
 from vaultaire.moving.transport import share_out
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from index.records import BucketRecord, Listing
     from vaultaire.moving.bench import Bench
-    from vaultaire.moving.report import Report
+    from vaultaire.moving.report import Pace, Report
 
 PAGE_KEYS = 1000
 
@@ -95,15 +94,24 @@ class Export:
     """One bucket's export. `run` once, inside `with_bench`."""
 
     def __init__(
-        self, bench: Bench, origin: Origin, target: Target, options: Options, report: Report
+        self,
+        bench: Bench,
+        origin: Origin,
+        target: Target,
+        options: Options,
+        report: Report,
+        *,
+        pace: Pace,
+        on_progress: Callable[[], None],
     ) -> None:
+        """`pace` may be one that goes on over several buckets."""
         self._bench = bench
         self._from = origin
         self._target = target
         self._options = options
         self._report = report
-        self.pace = Pace()
-        self.on_progress: Callable[[], None] = lambda: None
+        self._pace = pace
+        self._on_progress = on_progress
 
     async def run(self) -> None:
         """Raises PlaceError; KvError of the store."""
@@ -112,15 +120,15 @@ class Export:
     # --- listing and deciding -------------------------------------------------------------------------------------
 
     async def _list(self, sender: trio.MemorySendChannel[Unit]) -> None:
-        self.pace.listed = False
+        self._pace.listed = False
         async with sender:
             after: bytes | None = b""
             while after is not None:
                 page, after = self._version_page(after) if self._options.versions else self._page(after)
                 if page:
                     await self._send_page(sender, page)
-                self.on_progress()
-            self.pace.listed = True
+                self._on_progress()
+            self._pace.listed = True
 
     async def _send_page(
         self, sender: trio.MemorySendChannel[Unit], page: Sequence[tuple[bytes, list[Listing]]]
@@ -136,7 +144,7 @@ class Export:
             unit = Unit(key, versions, found.get(target_key, []))
             if not self._options.versions and self._is_decided(unit):
                 continue
-            self.pace.find([version.size for version in versions])
+            self._pace.find([version.size for version in versions])
             await sender.send(unit)
 
     def _is_decided(self, unit: Unit) -> bool:
@@ -202,14 +210,11 @@ class Export:
                         await self._send_current(unit)
                 except PlaceError:
                     raise
-                except (
-                    MovingError,
-                    NamesError,
-                    CasError,
-                ) as error:  # a damaged object does not stop the others
+                except (MovingError, NamesError, CasError) as error:
+                    # A damaged object does not stop the others.
                     self._report.fail(unit.key, str(error))
-                self.pace.handled_objects += len(unit.versions)
-                self.on_progress()
+                self._pace.handled_objects += len(unit.versions)
+                self._on_progress()
 
     async def _send_current(self, unit: Unit) -> None:
         store = self._bench.store
@@ -243,7 +248,7 @@ class Export:
         elif verdict is Verdict.KEEP:
             self._report.keep(unit.key)
         if verdict is not Verdict.TAKE:
-            self.pace.spare(record.size)
+            self._pace.spare(record.size)
         return verdict is Verdict.TAKE
 
     async def _send_versions(self, unit: Unit) -> None:
@@ -261,7 +266,7 @@ class Export:
                 done = 0
             for version in unit.versions[:done]:
                 self._done(version)
-                self.pace.spare(version.size)
+                self._pace.spare(version.size)
             for version in unit.versions[done:]:
                 await self._send_version(bucket, unit.key, key, version)
 
@@ -295,7 +300,7 @@ class Export:
             self._report.prove(await self._target.put(key, record))
         self._report.objects += 1
         self._report.moved_bytes += record.size
-        self.pace.moved_bytes += record.size
+        self._pace.moved_bytes += record.size
 
     def _done(self, version: ObjectRecord | Listing) -> None:
         self._report.done_objects += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cas.prefix import Prefixes
 from vaultaire.budget import BudgetExhausted
 from vaultaire.ingest import INLINE_MAX_BYTES, BodyTooLarge, ClientGone, Upload
 from vaultaire.s3.aws_chunked import Decoder
@@ -18,6 +19,7 @@ from vaultaire.s3.expected import Digests, parse_expected
 from vaultaire.s3.sigv4 import Payload
 
 if TYPE_CHECKING:
+    from index.records import BucketRecord
     from vaultaire.s3.call import Call
     from vaultaire.s3.expected import Computed, Expected
 
@@ -86,6 +88,7 @@ def new_upload(
     call: Call,
     plan: BodyPlan,
     digests: Digests,
+    bucket: BucketRecord,
     *,
     inline_max_bytes: int = INLINE_MAX_BYTES,
     max_bytes: int = MAX_PUT_BYTES,
@@ -103,6 +106,7 @@ def new_upload(
         digests=digests,
         max_bytes=max_bytes,
         inline_max_bytes=inline_max_bytes,
+        prefixes=Prefixes(bucket.prefixes),
         end=call.end,
         claim=services.store.space.claim(length or 0),
     )

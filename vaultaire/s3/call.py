@@ -17,6 +17,7 @@ from vaultaire.s3 import ceiling
 from vaultaire.s3.addressing import object_url
 from vaultaire.s3.authorize import NO_RULES, Rules, decide, learn, load_rules
 from vaultaire.s3.errors import S3Error
+from vaultaire.s3.metering import NO_CHARGES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from vaultaire.plans import PlanBook
     from vaultaire.rates import Rates
     from vaultaire.s3.facts import Facts
+    from vaultaire.s3.metering import Charges
     from vaultaire.s3.observation import Observation
     from vaultaire.s3.sigv4 import Claim, Verified
     from vaultaire.store import Store
@@ -108,6 +110,7 @@ class Call:
     admitted: set[int] = field(default_factory=set)  # ids of buckets of other tenants that it may use
     virtual: bool = False  # the bucket was named by the host, not by the path
     end: Callable[[], None] | None = None  # ends the connection, from outside
+    charges: Charges = NO_CHARGES  # whose limits its bytes count against
     upload: Upload | None = None  # of this request's body, for who observes
     deleted: list[tuple[bytes, str | None, str | None]] | None = (
         None  # DeleteObjects: key, version, error; likewise

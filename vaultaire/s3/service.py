@@ -88,7 +88,8 @@ class S3Service:
         finally:
             seen.ended = perf_counter()
             self._services.observe(seen)
-            settle(self._services.rates, exchange.charges, seen.bytes_in + seen.bytes_out)
+            if seen.call is not None:
+                settle(self._services.rates, seen.call.charges, seen.bytes_in + seen.bytes_out)
             seen.call = None  # a circle: call, exchange, observation
 
     async def _serve(self, scope: Scope, exchange: _Exchange, seen: Observation) -> None:
@@ -131,9 +132,10 @@ class S3Service:
         if bucket is not None:
             names.check_bucket_name(bucket)
         seen.operation = operation = routing.route(method, bucket, key, query, claim.headers)
-        if charges and operation is not Operation.POST_OBJECT:  # who sends a form, its fields say
+        if operation is Operation.POST_OBJECT:
+            charges = NO_CHARGES  # who sends a form, its fields say
+        if charges:
             admit(services.rates, charges)
-            exchange.charges = charges
         handler = OPERATIONS.get(operation)
         writes = handler.writes if handler is not None else method not in ("GET", "HEAD", "OPTIONS")
         connection = scope.get("state", {}).get("connection")  # none under another server
@@ -153,6 +155,7 @@ class S3Service:
             rules=rules,
             address=scope["client"][0] if scope.get("client") else None,
             virtual=virtual,
+            charges=charges,
             end=connection.drop if connection is not None else None,
         )
         authorize(call, operation, writes=writes)
@@ -255,13 +258,12 @@ class S3Service:
 class _Exchange:
     """Where a request's body comes from and its answer goes."""
 
-    __slots__ = ("_receive", "charges", "seen", "send")
+    __slots__ = ("_receive", "seen", "send")
 
     def __init__(self, receive: Receive, send: Send, seen: Observation) -> None:
         self._receive = receive
         self.send = send
         self.seen = seen
-        self.charges: Charges = NO_CHARGES  # whose limits its bytes count against
 
     async def receive(self) -> Event:
         event = await self._receive()

@@ -11,7 +11,7 @@ from cas.catalog import condemn, forget_pack, iterate_packs
 from index.kv import StorePoisoned
 from tests.vaultaire.backup.support import Dying, Killed, Subject, Watched, contents, flipped, full_disk
 from vaultaire.backup.checking import check_backups, describe_backups
-from vaultaire.backup.destination import backup_numbers
+from vaultaire.backup.destination import backup_numbers, memory_key, read_destination
 from vaultaire.backup.folder import FolderPlace
 from vaultaire.backup.place import BackupError, DestinationFull
 from vaultaire.backup.restoring import restore_backup
@@ -489,3 +489,17 @@ def test_a_full_destination_during_the_checkpoint_is_not_taken_for_a_damaged_che
         with pytest.raises(DestinationFull):
             take_backup(subject.store, FolderPlace(tmp_path / f"b{step}", create=True, files=full))
     assert sorted((subject.directory / "checkpoint").iterdir()) == before
+
+
+@pytest.mark.parametrize("row", [b"{", b"\xff", b"[]", b"{}", b'{"number": "1", "checksum": "0"}'])
+def test_a_damaged_memory_of_the_last_backup_costs_reading_everything_again_and_is_said(
+    subject, place, tmp_path, row
+):
+    subject.put(b"k")
+    take_backup(subject.store, place)
+    destination = read_destination(place)
+    subject.store.kv.commit(lambda txn: txn.put("srv.settings", memory_key(destination), row))
+    report = take_backup(subject.store, place)
+    assert report.base is None
+    assert any("everything is read again" in warning for warning in report.warnings)
+    assert restored(place, tmp_path / "new") == subject.model

@@ -1,106 +1,146 @@
-"""`python -m tools.bench.savings [--git REPOSITORY] [--mib N] [--work DIR]`.
+"""`python -m tools.bench.savings [--only NAME ...] [--scale S] [--peers PEER ...] [--policy NAME=VALUE ...] [--json FILE]`.
 
-Stores each corpus, object after object, in a chunk store of its own: with FastCDC alone, and with tar-1 and uniform-1.
-"stored" is what the sealed packs take on the disk (frames, headers, footers, nodes of manifests) and 100 bytes for
-each chunk's row in the catalog; "CPU" is of the whole process, reading the corpus not included. Where a tool of a corpus is missing
-it says so, and the exit status is 2.
+Every corpus goes version after version into a new server, through S3, and into each peer; then the server is stopped, what can be
+collected is collected, and `stored_bytes` of `vaultaire stats` (packs and database, metadata included) is held against the peers'
+files. Prints a table in Markdown: logical / stored of each store, ours / best peer, chunks per MiB of unique data, and
+CPU seconds per GB of logical data. Needs restic, borg (Debian: borgbackup), git, mkfs.ext4, and 1 GB of disk in `--work`.
+
+Exit status 1 if a floor is not reached (see `table`), 2 if a peer or what a corpus is made from is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cas.catalog import PLACEMENTS, TABLES
-from cas.chunk import Identity
-from cas.packs import LocalPacks
-from cas.store import ChunkStore
-from index.memory_kv import MemoryKv
-from tools.bench.savings import corpora
+from tools.bench.savings import binaries, databases, records, stores, table, trees
+from tools.bench.savings.corpus import Corpus, Site
+from tools.bench.savings.table import OURS, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping, Sequence
 
-MIB = 1 << 20
-ROW_BYTES = 100
-RULES = {"plain": (0, 0), "tar-1": (1, 0), "both": (1, 1)}
-
-
-@dataclass(slots=True)
-class Result:
-    logical_bytes: int = 0
-    stored_bytes: int = 0
-    chunks: int = 0  # references; known ones count each time
-    cpu_seconds: float = 0.0
-
-    @property
-    def ratio(self) -> float:
-        return self.logical_bytes / self.stored_bytes
+CORPORA = {c.name: c for c in (*trees.CORPORA, *databases.CORPORA, *records.CORPORA, *binaries.CORPORA)}
 
 
 def main() -> int:
+    arguments = _parse()
+    missing = []
+    peers = []
+    for peer in arguments.peers:
+        try:
+            print(f"{peer}: {stores.version_of(peer)}")
+            peers.append(peer)
+        except FileNotFoundError as error:
+            missing.append(f"{peer}: {error}")
+    rows: list[Row] = []
+    print(*table.header([OURS, *peers]), sep="\n", flush=True)
+    for name in arguments.only:
+        try:
+            rows.append(_measure(CORPORA[name], arguments, peers))
+        except FileNotFoundError as error:
+            missing.append(f"{name}: {error}")
+        else:
+            print(table.line(rows[-1]), flush=True)
+            _write(rows, arguments)
+    failed = table.failures(rows, arguments.floor, complete={r.corpus.name for r in rows} == set(CORPORA))
+    _conclude(rows, failed, missing)
+    if arguments.json is not None:
+        whole = {"scale": arguments.scale, "policy": arguments.policy, "mean": table.geometric_mean(rows)}
+        arguments.json.write_text(
+            json.dumps(whole | {"rows": [table.to_json(row) for row in rows]}, indent=1)
+        )
+    return 2 if missing else 1 if failed else 0
+
+
+def _write(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    """After each row: a run that is broken off keeps what it has."""
+    if arguments.json is not None:
+        whole = {"scale": arguments.scale, "policy": arguments.policy, "mean": table.geometric_mean(rows)}
+        arguments.json.write_text(
+            json.dumps(whole | {"rows": [table.to_json(row) for row in rows]}, indent=1)
+        )
+
+
+def _conclude(rows: Sequence[Row], failed: Sequence[str], missing: Sequence[str]) -> None:
+    if rows:
+        lowest = min(rows, key=lambda row: row.gain)
+        print(f"\ngeometric mean of ours / best peer: {table.geometric_mean(rows):.3f}")
+        print(f"lowest: {lowest.corpus.name}, {lowest.gain:.3f}")
+        print(f"took {sum(row.seconds for row in rows):.0f} s")
+    for line in failed:
+        print(f"not reached: {line}")
+    for line in missing:
+        print(f"not run: {line}")
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.bench.savings", description=__doc__)
-    parser.add_argument("--git", type=Path, default=Path(), help="a repository with tags (default: this one)")
-    parser.add_argument("--mib", type=int, default=96, help="size of the other corpora, about")
+    parser.add_argument(
+        "--only", nargs="+", choices=CORPORA, default=list(CORPORA), metavar="NAME", help=", ".join(CORPORA)
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of the corpora's sizes; 1: about 100 to 200 MB each"
+    )
+    parser.add_argument(
+        "--peers", nargs="*", choices=stores.PEERS, default=list(stores.PEERS), metavar="PEER"
+    )
+    parser.add_argument(
+        "--policy", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the server"
+    )
+    parser.add_argument(
+        "--floor", type=float, default=table.MEAN_FLOOR, help="for the mean of ours / best peer"
+    )
+    parser.add_argument(
+        "--git", type=Path, default=Path(), help="a repository with history (default: this one)"
+    )
+    parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--work", type=Path, help="where to put the data (default: the temporary folder)")
     arguments = parser.parse_args()
-    print(
-        f"{'corpus':<24}{'MB':>7}  {'rules':<7}{'stored MB':>10}{'ratio':>8}{'chunks/MiB':>12}{'CPU s/GB':>10}"
-    )
-    missing = 0
-    for name, objects in corpora.all_of(arguments.git, arguments.mib * MIB).items():
-        for rules, (tar, uniform) in RULES.items():
-            try:
-                result = store(
-                    objects(), replace(Identity.create(), tar=tar, uniform=uniform), arguments.work
-                )
-            except FileNotFoundError as error:
-                print(f"{name:<24}not run: {error}")
-                missing += 1
-                break
-            print(
-                f"{name:<24}{result.logical_bytes / 1e6:7.0f}  {rules:<7}{result.stored_bytes / 1e6:10.2f}"
-                f"{result.ratio:8.3f}{result.chunks * MIB / result.logical_bytes:12.2f}"
-                f"{result.cpu_seconds * 1e9 / result.logical_bytes:10.2f}",
-                flush=True,
-            )
-    return 2 if missing else 0
+    arguments.policy = dict(setting.split("=", 1) for setting in arguments.policy)
+    return arguments
 
 
-def store(objects: Iterator[bytes], identity: Identity, work: Path | None) -> Result:
-    result = Result()
-    with tempfile.TemporaryDirectory(prefix="vaultaire-savings-", dir=work) as folder:
-        kv = MemoryKv(TABLES)
-        packs = Path(folder, "packs")
-        packs.mkdir()
-        chunks = ChunkStore(kv, LocalPacks(packs), identity, 1)
-        for data in objects:
-            began = time.process_time()
-            put(chunks, kv, data, result)
-            result.cpu_seconds += time.process_time() - began
-        chunks.close()
-        result.stored_bytes += sum(path.stat().st_size for path in packs.rglob("*.pack"))
-        with kv.snapshot() as reader:
-            result.stored_bytes += ROW_BYTES * sum(1 for _ in reader.scan(PLACEMENTS, b""))
-    return result
+def _measure(corpus: Corpus, arguments: argparse.Namespace, peers: Sequence[str]) -> Row:
+    work = Path(tempfile.mkdtemp(prefix="vaultaire-savings-", dir=arguments.work))
+    try:
+        return measure(corpus, work, arguments.git, arguments.scale, peers, arguments.policy)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def put(chunks: ChunkStore, kv: MemoryKv, data: bytes, result: Result) -> None:
-    ingest = chunks.ingest()
-    for at in range(0, len(data), 4 * MIB):
-        ingest.feed(data[at : at + 4 * MIB])
-    result.stored_bytes += len(ingest.finish().encode())
-    publication = ingest.publication()
-    chunks.sync([publication])
-    kv.commit(publication.apply)
-    publication.settle(True)
-    result.logical_bytes += len(data)
-    result.chunks += ingest.chunks
+def measure(
+    corpus: Corpus, work: Path, git: Path, scale: float, peers: Sequence[str], policy: Mapping[str, str]
+) -> Row:
+    """Store all versions in ours and in the peers, side by side, over folders below `work`."""
+    site = Site(work / "versions", work / "scratch", git, scale)
+    site.folder.mkdir()
+    site.scratch.mkdir()
+    row = Row(corpus)
+    began = time.monotonic()
+    with ExitStack() as ending:
+        compared: dict[str, stores.Store] = {}
+        for name in (OURS, *peers):
+            compared[name] = stores.Vaultaire(work, policy) if name == OURS else stores.PEERS[name](work)
+            ending.callback(compared[name].end)
+        pool = ending.enter_context(ThreadPoolExecutor(len(compared)))
+        for version, _ in enumerate(corpus.versions(site)):
+            row.versions += 1
+            row.logical_bytes += sum(p.stat().st_size for p in site.folder.rglob("*") if p.is_file())
+            adding = [pool.submit(store.add, site.folder, version) for store in compared.values()]
+            for each in adding:
+                each.result()
+        row.stored = {name: store.close() for name, store in compared.items()}
+    row.seconds = time.monotonic() - began
+    return row
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ async def upload_part(call: Call) -> Response:
         uploads.require_room(reader, bucket, key, identifier, number, plan.length or 0)
     _check_part_algorithm(upload_record, plan.expected.algorithm)
     digests = new_digests(plan, _algorithm(upload_record))
-    with new_upload(call, plan, digests, inline_max_bytes=-1) as upload:
+    with new_upload(call, plan, digests, bucket, inline_max_bytes=-1) as upload:
         computed = await receive_upload(call, plan, digests, upload)
         assert upload.manifest is not None
         checksum = stored_checksum(computed)

@@ -62,7 +62,7 @@ async def put_object(call: Call) -> Response:
             wanted.check(_etag(find(reader, bucket.id, key)))
     call.require_room(plan.length or 0)
     digests = new_digests(plan)
-    with new_upload(call, plan, digests) as upload:
+    with new_upload(call, plan, digests, bucket) as upload:
         computed = await receive_upload(call, plan, digests, upload)
         checksum = stored_checksum(computed)
         record = ObjectRecord(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from index.kv import Transaction
+    from vaultaire.ingest import Upload
     from vaultaire.s3.call import Receive
 
 # Fields that are PutObject's headers under the same name; beside them all of x-amz-*, less what proves the form.
@@ -97,15 +98,8 @@ async def post_object(call: Call) -> Response:
     call.require_room(_least_bytes(call))
     plan = BodyPlan(None, None, expected)
     digests = new_digests(plan)
-    with new_upload(call, plan, digests, max_bytes=most) as upload:
-        try:
-            await upload.receive(body.receive)
-        except BodyTooLarge:
-            raise S3Error("EntityTooLarge", extra={"MaxSizeAllowed": most}) from None
-        if lengths is not None and upload.size < lengths.least:
-            raise S3Error(
-                "EntityTooSmall", extra={"ProposedSize": upload.size, "MinSizeAllowed": lengths.least}
-            )
+    with new_upload(call, plan, digests, bucket, max_bytes=most) as upload:
+        await _receive(body, upload, most, lengths)
         computed = digests.check()
         checksum = stored_checksum(computed)
         record = ObjectRecord(
@@ -140,6 +134,18 @@ async def post_object(call: Call) -> Response:
     answer.headers += [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
     answer.headers += encryption_headers(record.headers) + new_version_headers(version_id)
     return answer
+
+
+async def _receive(
+    body: FormBody, upload: Upload, most: int, lengths: post_policy.LengthRange | None
+) -> None:
+    """Take the file in. Raises EntityTooLarge, EntityTooSmall."""
+    try:
+        await upload.receive(body.receive)
+    except BodyTooLarge:
+        raise S3Error("EntityTooLarge", extra={"MaxSizeAllowed": most}) from None
+    if lengths is not None and upload.size < lengths.least:
+        raise S3Error("EntityTooSmall", extra={"ProposedSize": upload.size, "MinSizeAllowed": lengths.least})
 
 
 # --- the form ------------------------------------------------------------------------------------------------------
@@ -317,6 +323,7 @@ def _count(call: Call) -> None:
         charges = charges_of(reader, call.principal, call.found_bucket, services.plans)
     if charges:
         admit(services.rates, charges)
+        call.charges = charges
 
 
 def _most_bytes(call: Call, lengths: post_policy.LengthRange | None) -> int:
