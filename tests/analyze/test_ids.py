@@ -53,6 +53,19 @@ def test_a_level_from_the_beginning_takes_its_share():
     assert told.count(Seen.UNSAMPLED) == 8000 - told.count(Seen.NEW)
 
 
+def test_places_stay_with_their_ids_whatever_the_tables_do():
+    draw = random.Random(5)
+    places = {draw.getrandbits(64) or 1: draw.getrandbits(64) for _ in range(20_000)}
+    ids = IdSet(limit_ids=3000, places=True)
+    ids.add(list(places), places.values())
+    assert ids.add(list(places), [7] * len(places)).count(Seen.NEW) == 0, "what is known keeps its place"
+    kept = [short for short in places if depth_of(short) >= ids.level]
+    assert [ids.place(short) for short in kept] == [places[short] for short in kept]
+    ids.forget_places(kept[::2])
+    assert [ids.place(short) for short in kept[:4]] == [0, places[kept[1]], 0, places[kept[3]]]
+    assert ids.place(12345 << 20) == IdSet().place(1) == 0
+
+
 def test_memory_is_at_most_twice_eight_bytes_an_id():
     draw = random.Random(4)
     ids = IdSet()

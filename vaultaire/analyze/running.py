@@ -22,6 +22,7 @@ from cas.chunk import Identity
 from index.keys import HEAD_BYTES, cut_segment
 from index.records import ObjectRecord
 from vaultaire.analyze.curve import Other
+from vaultaire.analyze.earlier import Earlier
 from vaultaire.analyze.ids import LIMIT_IDS, IdSet
 from vaultaire.analyze.kinds import HEAD_BYTES as KIND_BYTES
 from vaultaire.analyze.kinds import Kind, Nature, kind_of, top_folder
@@ -58,6 +59,7 @@ class Options:
     level: int = 0  # one in 2^level chunks is followed, and one in 2^level stretches compressed
     averages: tuple[int, ...] = ()  # of the curve, beside the usual one
     limit_ids: int = LIMIT_IDS
+    prefixes: bool = True  # frames may have bases, as in a new bucket
 
 
 @dataclass(slots=True)
@@ -96,7 +98,8 @@ class Analysis:
         self._options = options
         self._stop = stop
         self._identity = Identity.create()
-        self._ids = IdSet(options.limit_ids, options.level)
+        self._ids = IdSet(options.limit_ids, options.level, places=options.prefixes)
+        self._earlier = Earlier(source.part) if options.prefixes else None
         self._queue: queue.Queue[Item | None] = queue.Queue(QUEUED)
         self._lock = threading.Lock()  # guards _found and _notes' counters
         self._found = Findings(others=[Other(self._identity, average) for average in options.averages])
@@ -205,7 +208,11 @@ class Analysis:
                     self._take_inline(item, kind, first, told[0])
                 return
             blocks = chain((second,), blocks)
-        trial = Trial(self._identity, self._ids, spread, parallel_map, skipped=self._options.level)
+        earlier, skipped = self._earlier, self._options.level
+        number = earlier.begin(item) if earlier is not None else 0
+        trial = Trial(
+            self._identity, self._ids, spread, parallel_map, skipped=skipped, earlier=earlier, number=number
+        )
         for block in chain((first,), blocks):
             trial.feed(block)
             for other in others:

@@ -78,6 +78,10 @@ class Source(Protocol):
         """Its bytes, each block valid until the next is asked for; `told` gets what it carries. Raises Unread."""
         ...
 
+    def part(self, item: Item, start: int, length: int) -> bytes:
+        """Some of its bytes once more; fewer if it ends before, or if it cannot be read twice. Raises Unread."""
+        ...
+
 
 class Folder:
     """A folder of files."""
@@ -105,7 +109,13 @@ class Folder:
 
     def blocks(self, item: Item, told: list[Carries]) -> Iterator[bytes | memoryview]:
         told.append(_guess(item.key))
-        yield from _read_file(os.path.join(self._root, item.key), self._notes)
+        yield from _read_file(self._path(item), self._notes)
+
+    def part(self, item: Item, start: int, length: int) -> bytes:
+        return _read_part(self._path(item), start, length)
+
+    def _path(self, item: Item) -> bytes:
+        return os.path.join(self._root, item.key)
 
 
 class File:
@@ -122,6 +132,10 @@ class File:
     def blocks(self, item: Item, told: list[Carries]) -> Iterator[bytes | memoryview]:
         told.append(_guess(item.key))
         yield from _read_file(os.path.realpath(self._path), self._notes)
+
+    def part(self, item: Item, start: int, length: int) -> bytes:
+        del item
+        return _read_part(os.path.realpath(self._path), start, length)
 
 
 class Stream:
@@ -142,19 +156,39 @@ class Stream:
         except OSError as error:
             raise Unread(f"it cannot be read: {error.strerror}") from error
 
+    def part(self, item: Item, start: int, length: int) -> bytes:
+        del item, start, length
+        return b""
+
 
 def _guess(key: bytes) -> Carries:
     kind, encoding = mimetypes.guess_type(os.path.basename(key).decode(errors="replace"))
     return Carries(kind if encoding is None else None)
 
 
-def _read_file(path: bytes, notes: Notes) -> Iterator[memoryview]:
+def _open(path: bytes) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise Unread("deleted meanwhile", passing=True) from error
     except OSError as error:
         raise Unread(f"it cannot be read: {error.strerror}") from error
+
+
+def _read_part(path: bytes, start: int, length: int) -> bytes:
+    fd = _open(path)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Unread("no regular file any more", passing=True)
+        return os.pread(fd, length, start)
+    except OSError as error:
+        raise Unread(f"it cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _read_file(path: bytes, notes: Notes) -> Iterator[memoryview]:
+    fd = _open(path)
     try:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
@@ -230,12 +264,16 @@ class Bucket:
                 view = memoryview(data)
                 for begin in range(0, len(data), BLOCK_BYTES):
                     yield view[begin : begin + BLOCK_BYTES]
-        except Gone as error:
-            raise Unread("deleted meanwhile", passing=True) from error
-        except Changed as error:
-            raise Unread("changed meanwhile", passing=True) from error
         except ObjectError as error:
-            raise Unread(str(error)) from error
+            raise _unread(error) from error
+
+    def part(self, item: Item, start: int, length: int) -> bytes:
+        entry = item.entry
+        assert entry is not None
+        try:
+            return self._again(lambda: self._place.fetch(entry, start, start + length), ATTEMPTS)[1]
+        except ObjectError as error:
+            raise _unread(error) from error
 
     def _again(self, call: Callable[[], T], attempts: int) -> T:
         for attempt in range(attempts):
@@ -246,3 +284,9 @@ class Bucket:
                     raise
                 self._stop.wait(backoff_seconds(attempt, error.retry_after_seconds, random.random()))
         raise AssertionError("no attempt at all")
+
+
+def _unread(error: ObjectError) -> Unread:
+    if isinstance(error, Changed):
+        return Unread("deleted meanwhile" if isinstance(error, Gone) else "changed meanwhile", passing=True)
+    return Unread(str(error))

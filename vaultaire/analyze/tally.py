@@ -23,7 +23,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from cas.chunk import Identity
+from cas.chunk import ID_BYTES, Identity
 from cas.openpack import TARGET_BYTES
 from cas.pack import PackHeader, PackKind, encode_footer
 from vaultaire.analyze.pages import PAGE_BYTES, Rows
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 PLACEMENT_KEY: Final = 32
 PLACEMENT_VALUE: Final = 31
+BASES_KEY: Final = 12
+BASES_VALUE: Final = 8  # and an id for each
 PACK_KEY: Final = 8
 PACK_VALUE: Final = 72
 FIXED_PAGES: Final = 7  # of tables that a store with one bucket and one key has a row or some in; measured
@@ -128,6 +130,8 @@ class Ratios:
     payload: float  # of new bytes
     prefix_saved: float  # likewise
     headers: float  # bytes per new chunk, in frames and in footers
+    with_bases: float  # frames per new chunk
+    bases: float  # likewise
 
     @classmethod
     def of(cls, part: Part, level: int, instead: Ratios | None = None) -> Ratios:
@@ -135,13 +139,15 @@ class Ratios:
         sighted, data = part.sighted, part.data
         new, seen = sum(sighted.new_bytes[level:]), sum(sighted.seen_bytes[level:])
         headers = 2 * data.header_bytes + FOOTER_OFFSET * data.count
-        other = instead or cls(1.0, 0.0, 1.0, 0.0, 0.0)
+        other = instead or cls(1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
         return cls(
             new / seen if seen else other.new_bytes,
             sum(sighted.new_chunks[level:]) / new if new else other.new_chunks,
             data.payload_bytes / data.raw_bytes if data.raw_bytes else other.payload,
             data.prefix_saved_bytes / data.raw_bytes if data.raw_bytes else other.prefix_saved,
             headers / data.chunks if data.chunks else other.headers,
+            data.with_bases / data.chunks if data.chunks else other.with_bases,
+            data.bases / data.chunks if data.chunks else other.bases,
         )
 
     def with_new_bytes(self, ratio: float) -> Ratios:
@@ -159,6 +165,8 @@ class Unweighed:
     new_chunks: int
     frame_bytes: int  # headers, in packs and footers
     node_bytes: int
+    with_bases: int  # frames
+    bases: int  # of all of them
 
     def with_metadata(self, metadata_bytes: int) -> Shares:
         return Shares(
@@ -169,6 +177,12 @@ class Unweighed:
             metadata_bytes,
             self.new_chunks,
         )
+
+    def count_bases(self, rows: Rows) -> int:
+        """Count the rows of frames with bases; what they take."""
+        if not self.with_bases:
+            return 0
+        return rows.add(BASES_KEY, BASES_VALUE + ID_BYTES * self.bases // self.with_bases, self.with_bases)
 
 
 def weigh(part: Part, ratios: Ratios) -> Unweighed:
@@ -184,6 +198,8 @@ def weigh(part: Part, ratios: Ratios) -> Unweighed:
         new_chunks,
         round(new_chunks * ratios.headers),
         2 * nodes.header_bytes + nodes.payload_bytes + FOOTER_OFFSET * nodes.count,
+        round(new_chunks * ratios.with_bases),
+        round(new_chunks * ratios.bases),
     )
 
 
@@ -206,10 +222,11 @@ def store_metadata(total: Part, found: Unweighed, records: Rows) -> Metadata:
     """`records`: the rows of objects."""
     data_bytes = found.payload_bytes - total.inline_bytes + found.frame_bytes
     packs = math.ceil(data_bytes / TARGET_BYTES) + math.ceil(found.node_bytes / TARGET_BYTES)
-    placements, pack_rows = Rows(), Rows()
+    placements, pack_rows, bases = Rows(), Rows(), Rows()
     placements.add(PLACEMENT_KEY, PLACEMENT_VALUE, found.new_chunks + total.nodes.chunks)
     pack_rows.add(PACK_KEY, PACK_VALUE, packs)
-    pages = FIXED_PAGES + records.pages + placements.pages + pack_rows.pages
+    found.count_bases(bases)
+    pages = FIXED_PAGES + records.pages + placements.pages + pack_rows.pages + bases.pages
     return Metadata(
         found.frame_bytes,
         found.node_bytes,
@@ -236,6 +253,7 @@ def divide(amount: int, weights: Sequence[int]) -> list[int]:
 def metadata_weight(part: Part, found: Unweighed) -> int:
     """How much of the store's metadata a part causes."""
     rows = Rows().add(PLACEMENT_KEY, PLACEMENT_VALUE, found.new_chunks + part.nodes.chunks)
+    rows += found.count_bases(Rows())
     return found.frame_bytes + found.node_bytes + rows + max(0, part.row_bytes - part.inline_bytes)
 
 

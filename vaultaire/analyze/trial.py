@@ -5,23 +5,26 @@ This module alone knows how an ingest asks for known chunks and hands frames ove
 cut; of those that are not in its sample it is assumed that they go on as the last one did (data repeats in
 stretches), which decides only which frames are compressed, never how much is counted as new.
 
-Frames have no bases here: what they would be compressed against is not kept. So `prefix_saved_bytes` is 0, and what is
-forecast is what a bucket stores whose prefixes are off; others store less of data that changes a little everywhere.
+Every object has its own commit: its end is a frame by itself (`cas.gathering` joins those of uploads that run side by side).
+Frames get bases as in a store, from the source instead of packs (`vaultaire.analyze.earlier`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from cas.appender import Appender
-from cas.catalog import placement_rows
 from cas.chunk import Hasher
 from cas.cutter import Cutter
-from cas.frame import HEAD, Codec
+from cas.frame import HEAD, Codec, decode_header
+from cas.gathering import gather
 from cas.ingest import Ingest
 from cas.pack import PackKind
 from cas.pending import Known, Lookup
+from cas.prefix import Prefixes
+from vaultaire.analyze.earlier import NO_ANCHOR, Earlier, EarlierFinder, place_of
 from vaultaire.analyze.ids import DEPTHS, GROUPS, IdSet, Seen, depth_of, group_of, short_id
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 STRETCH_BYTES: Final = 512 << 10  # what a sample compresses, or leaves out, in one go: about two frames
 
 _SOME_PACK: Final = 1
-_SOME_ROW: Final = placement_rows(_SOME_PACK, 0, Codec.RAW, 0, 0, [0], 0)[0]
 _STRETCH_BITS: Final = 40  # of an id, which decide about a stretch: neither its depth's nor its group's
 
 
@@ -51,13 +53,18 @@ class Frames:
     prefix_saved_bytes: int = 0
     header_bytes: int = 0
     plain_raw_bytes: int = 0  # raw bytes of frames that did not shrink
+    with_bases: int = 0  # of the frames
+    bases: int = 0
 
     def add(self, frame: EncodedFrame, chunks: int) -> None:
         self.count += 1
         self.chunks += chunks
         self.raw_bytes += frame.raw_length
         self.payload_bytes += frame.stored_length
+        self.prefix_saved_bytes += frame.saved_bytes
         self.header_bytes += len(frame.header)
+        self.with_bases += bool(frame.bases)
+        self.bases += len(frame.bases)
         if frame.codec == Codec.RAW:
             self.plain_raw_bytes += frame.raw_length
 
@@ -69,6 +76,8 @@ class Frames:
         self.prefix_saved_bytes += other.prefix_saved_bytes
         self.header_bytes += other.header_bytes
         self.plain_raw_bytes += other.plain_raw_bytes
+        self.with_bases += other.with_bases
+        self.bases += other.bases
 
 
 def _depths() -> list[int]:
@@ -117,14 +126,25 @@ class Spread:
 class _Watch(Known, Hasher):
     """Names the chunks of an ingest, and says which of them are known. Of one ingest."""
 
-    def __init__(self, hash_key: bytes, ids: IdSet, spread: Spread, skipped: int) -> None:
-        """Of 2^`skipped` stretches of new data one is compressed."""
+    def __init__(
+        self,
+        hash_key: bytes,
+        ids: IdSet,
+        spread: Spread,
+        skipped: int,
+        earlier: Earlier | None,
+        number: int,
+    ) -> None:
+        """Of 2^`skipped` stretches of new data one is compressed. `number`: of the object."""
         Hasher.__init__(self, hash_key)
         self.sighted = Sighted()
         self.chunks = 0
         self._ids = ids
         self._spread = spread
         self._skipped = (1 << skipped) - 1
+        self._earlier = earlier
+        self._number = number
+        self._position = 0
         self._to_store: set[bytes] = set()
         self._goes_on_new = True
         self._wanted = True  # the stretch is compressed
@@ -135,7 +155,12 @@ class _Watch(Known, Hasher):
         self.chunks += len(ids)
         self._to_store.clear()
         shorts = [short_id(chunk_id) for chunk_id in ids]
-        for chunk_id, short, chunk, seen in zip(ids, shorts, chunks, self._ids.add(shorts), strict=True):
+        ends = list(accumulate(map(len, chunks), initial=self._position))[1:]
+        self._position += sum(map(len, chunks))
+        told = self._ids.add(shorts, [place_of(self._number, end) for end in ends])
+        if self._earlier is not None:
+            self._earlier.advance(self._number, self._position)
+        for chunk_id, short, chunk, seen in zip(ids, shorts, chunks, told, strict=True):
             if self._left <= 0:
                 self._wanted = not short >> _STRETCH_BITS & self._skipped
                 self._left = STRETCH_BYTES
@@ -165,8 +190,13 @@ class _Watch(Known, Hasher):
         return node_id
 
     def find(self, ids: Collection[bytes]) -> Lookup:
-        known = {chunk_id: _SOME_ROW for chunk_id in ids if chunk_id not in self._to_store}
+        known = {chunk_id: self._row(chunk_id) for chunk_id in ids if chunk_id not in self._to_store}
         return Lookup({}, known, frozenset())
+
+    def _row(self, chunk_id: bytes) -> bytes:
+        if self._earlier is None:
+            return NO_ANCHOR
+        return self._earlier.row(self._ids.place(short_id(chunk_id)), self._number)
 
     def offer(self, placements: Mapping[bytes, bytes], bases: FrameBases | None = None) -> None:
         pass
@@ -178,9 +208,10 @@ class _Watch(Known, Hasher):
 class _Counter(Appender):
     """Takes frames and forgets them. Of one ingest."""
 
-    def __init__(self, spread: Spread) -> None:
+    def __init__(self, ids: IdSet, spread: Spread) -> None:
         self.data = Frames()
         self.nodes = Frames()
+        self._ids = ids
         self._spread = spread
 
     def append(self, kind: PackKind, frame: EncodedFrame, chunks: int) -> tuple[int, int, int]:
@@ -189,19 +220,56 @@ class _Counter(Appender):
             group = group_of(short_id(frame.header[HEAD.size :]))  # by its first chunk
             self._spread.raw_bytes[group] += frame.raw_length
             self._spread.payload_bytes[group] += frame.stored_length
+        if frame.bases:  # its chunks are no anchors
+            self._ids.forget_places(map(short_id, decode_header(frame.header).ids))
         return _SOME_PACK, 0, 0
+
+
+class _Unknown(Known):
+    """Nothing is: what waits to be written is new, that was asked before."""
+
+    def __init__(self) -> None:
+        pass
+
+    def find(self, ids: Collection[bytes]) -> Lookup:
+        del ids
+        return Lookup({}, {}, frozenset())
+
+    def offer(self, placements: Mapping[bytes, bytes], bases: FrameBases | None = None) -> None:
+        pass
 
 
 class Trial:
     """One object above the size of those that stay in their records. One thread at a time."""
 
     def __init__(
-        self, identity: Identity, ids: IdSet, spread: Spread, parallel_map: ParallelMap, *, skipped: int = 0
+        self,
+        identity: Identity,
+        ids: IdSet,
+        spread: Spread,
+        parallel_map: ParallelMap,
+        *,
+        skipped: int = 0,
+        earlier: Earlier | None = None,
+        number: int = 0,
     ) -> None:
-        """`spread` belongs to the thread. Of 2^`skipped` stretches of new data one is compressed."""
-        watch = self._watch = _Watch(identity.hash_key, ids, spread, skipped)
-        counter = self._counter = _Counter(spread)
-        self._ingest = Ingest(Cutter.of(identity), watch, watch, counter, parallel_map, lambda: None)
+        """`spread` belongs to the thread. Of 2^`skipped` stretches of new data one is compressed.
+
+        `earlier`: frames may have bases from there. `number`: this object's in it.
+        """
+        self._parallel_map = parallel_map
+        watch = self._watch = _Watch(identity.hash_key, ids, spread, skipped, earlier, number)
+        counter = self._counter = _Counter(ids, spread)
+        self._ingest = Ingest(
+            Cutter.of(identity),
+            watch,
+            watch,
+            counter,
+            parallel_map,
+            on_end=lambda: None,
+            finder=None if earlier is None else EarlierFinder(earlier),
+            prefixes=Prefixes.AUTO,
+        )
 
     @property
     def sighted(self) -> Sighted:
@@ -234,5 +302,6 @@ class Trial:
     def finish(self) -> Manifest:
         """Also after a failure: what was fed counts. Blocking."""
         manifest = self._ingest.finish()
+        gather([self._ingest.publication()], _Unknown(), self._counter, self._parallel_map)
         self._ingest.abort()
         return manifest

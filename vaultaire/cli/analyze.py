@@ -72,6 +72,12 @@ class _Share(click.ParamType):  # type: ignore[type-arg]  # generic only since c
     help="Follow this share of the chunks, for example 5%, and estimate; all bytes are still read.",
 )
 @click.option(
+    "--prefixes",
+    type=click.Choice(["off", "auto"]),
+    default="auto",
+    help="What the bucket would have: see `vaultaire bucket prefixes`.",
+)
+@click.option(
     "--html", type=click.Path(dir_okay=False, writable=True), metavar="FILE", help="Write a page with charts."
 )
 @click.option("--endpoint-url", help="Address of the S3 server.  [env: AWS_ENDPOINT_URL; default: Amazon S3]")
@@ -87,6 +93,7 @@ def command(
     source: str,
     curve: bool,
     level: int,
+    prefixes: str,
     html: str | None,
     endpoint_url: str | None,
     profile: str | None,
@@ -102,6 +109,7 @@ def command(
     \b
     DEDUP       saved because it was there already
     COMPRESS    saved by compression
+    PREFIX      saved by compressing against earlier versions
     METADATA    added: manifests, rows, headers
     STORED      what remains on disk
 
@@ -120,7 +128,7 @@ def command(
     if not remote and (endpoint_url or profile or anonymous):
         raise click.UsageError("--endpoint-url, --profile and --anonymous go with s3://BUCKET")
     readers = parallel or (8 if remote else CORES)
-    options = Options(readers, CORES, level, AVERAGES if curve else ())
+    options = Options(readers, CORES, level, AVERAGES if curve else (), prefixes=prefixes != "off")
     notes, stop = Notes(source, ""), threading.Event()
 
     def open_source(notes: Notes) -> Source:
@@ -225,9 +233,9 @@ def _show(answer: Answer) -> None:
         if len(groups) > 1 or title == "TYPE":
             print_lines([("", "")])
             print_table(
-                ("OBJECTS", "LOGICAL", "DEDUP", "COMPRESS", "METADATA", "STORED", "RATIO", title),
+                ("OBJECTS", "LOGICAL", "DEDUP", "COMPRESS", "PREFIX", "METADATA", "STORED", "RATIO", title),
                 _rows(groups),
-                right=(0, 1, 2, 3, 4, 5, 6),
+                right=(0, 1, 2, 3, 4, 5, 6, 7),
             )
     if answer.curve:
         print_lines([("", "")])
@@ -251,7 +259,7 @@ def _show(answer: Answer) -> None:
 def _rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     rows = [_row(group) for group in groups[:SHOWN]]
     if len(groups) > SHOWN:
-        rows.append(("", "", "", "", "", "", "", f"and {len(groups) - SHOWN:,} more (--json has them)"))
+        rows.append(("",) * 8 + (f"and {len(groups) - SHOWN:,} more (--json has them)",))
     return rows
 
 
@@ -263,6 +271,7 @@ def _row(group: Group) -> tuple[str, ...]:
         binary_size(shares.logical_bytes),
         binary_size(shares.dedup_saved_bytes),
         signed_size(shares.compression_saved_bytes),
+        signed_size(shares.prefix_saved_bytes),
         binary_size(shares.metadata_bytes),
         binary_size(shares.stored_bytes),
         ratio,
@@ -296,7 +305,7 @@ def summary(answer: Answer) -> list[Line]:
         (f"  compression -{signed_size(shares.compression_saved_bytes)}", ""),
     ]
     if shares.prefix_saved_bytes:
-        lines.append((f"  prefix      -{binary_size(shares.prefix_saved_bytes)}", ""))
+        lines.append((f"  prefix      -{signed_size(shares.prefix_saved_bytes)}", ""))
     lines.append((f"  metadata    +{binary_size(shares.metadata_bytes)}", ""))
     return lines
 
