@@ -34,7 +34,7 @@ from cas.marking import Marker
 from cas.openpack import TARGET_BYTES
 from cas.pack import PackKind
 from cas.pending import Known, Pending
-from cas.prefix import BaseFinder, Prefixes
+from cas.prefix import BaseFinder, Chosen, Prefixes
 from cas.publication import Publication
 from cas.reading import CACHE_BYTES, FrameReader, Span, resolve
 from cas.recovery import Recovery
@@ -44,6 +44,7 @@ from cas.sink import Sink
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cas.bases import FrameKey
     from cas.catalog import Placement
     from cas.chunk import Identity
     from cas.frame import Effort
@@ -255,6 +256,15 @@ class ChunkStore:
         return self._frames.read(
             spans, self._hasher.chunk_id if kind == PackKind.DATA else self._hasher.node_id
         )
+
+    def find_bases(self, frame: FrameKey) -> Chosen | None:
+        """The bases of a published frame, to store its chunks behind them again; None if they cannot be read."""
+        try:
+            with self._kv.snapshot() as reader:
+                bases = get_bases(reader, frame)
+            return None if bases is None else Chosen(bases.ids, self._frames.prefix(bases.ids))
+        except CasError:
+            return None
 
     @property
     def failures_in_a_row(self) -> int:

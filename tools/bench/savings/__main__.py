@@ -26,7 +26,7 @@ from tools.bench.savings.corpus import Corpus, Site
 from tools.bench.savings.table import OURS, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 CORPORA = {c.name: c for c in (*trees.CORPORA, *databases.CORPORA, *records.CORPORA, *binaries.CORPORA)}
 
