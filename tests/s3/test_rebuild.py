@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from cas.adoption import inspect
 from cas.packs import LocalPacks
-from tests.s3.conftest import make_boto_client
+from tests.s3.conftest import make_boto_client, make_caller
 from tests.s3.expect import contents_of
 
 MIB = 1 << 20
@@ -94,6 +97,39 @@ def test_what_was_there_is_there_after_every_end_and_without_meta(new_server, rn
         s3 = make_boto_client(server)
         s3.put_object(Bucket="one", Key="new", Body=b"after the rebuild")
         s3.close()
+
+
+def test_after_a_crash_in_c_the_database_is_rebuilt_once_and_not_again(new_server, rng):
+    """LMDB dies of some damaged pages (SIGBUS, SIGSEGV), each time that somebody walks there."""
+    with new_server(workers=2) as server:
+        caller = make_caller(server)
+        body = rng.randbytes(100_000)
+        assert caller.call("PUT", "/crashed").status == 200
+        assert caller.call("PUT", "/crashed/k", body=body).status == 200
+
+        def crash(number: signal.Signals) -> int:
+            """How many workers were replaced."""
+            before = set(server.worker_pids())
+            gone = server.kill_worker(number=number)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                now = server.worker_pids()
+                if len(now) == 2 and gone not in now and answers(caller):
+                    break
+                time.sleep(0.05)
+            assert caller.call("GET", "/crashed/k").body == body
+            return len(before - set(server.worker_pids()))
+
+        assert crash(signal.SIGBUS) == 2
+        assert "stop all processes, then start all" in server.log_text()
+        assert (server.data / "run" / "poisoned.before").read_text().startswith("a process crashed (SIGBUS)")
+        assert crash(signal.SIGSEGV) == 1
+
+
+def answers(caller) -> bool:
+    with contextlib.suppress(OSError):
+        return caller.call("GET", "/crashed/k").status == 200
+    return False
 
 
 def test_a_lost_secret_key_stops_the_start_and_names_the_way_out(new_server):
