@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -108,6 +108,7 @@ class EncodedFrame:
     raw_length: int
     stored_length: int
     bases: tuple[ChunkId, ...] = ()
+    saved_bytes: int = 0  # that the payload would be longer without bases
 
     @property
     def total_length(self) -> int:
@@ -172,7 +173,9 @@ def encode_with_bases(
     )
     payload = compressor.compress(_joined(chunks))
     frame = _assemble(ids, chunks, bases, Codec.ZSTD, (payload,))
-    return frame if frame.total_length <= plain.total_length * (1 - _PREFIX_GAIN) else None
+    if frame.total_length > plain.total_length * (1 - _PREFIX_GAIN):
+        return None
+    return replace(frame, saved_bytes=plain.stored_length - frame.stored_length)
 
 
 def _bounded(ids: Sequence[bytes], chunks: Sequence[Buffer]) -> int:

@@ -29,6 +29,7 @@ here. Memory: one pack's footer, and a window of chunks.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cas.adoption import inspect
@@ -56,6 +57,7 @@ from cas.reading import Span
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cas.bases import FrameKey
     from cas.catalog import PackRow, Placement
     from cas.frame import Effort
     from cas.ports import OrderedMap, PackPlace, Transaction
@@ -246,8 +248,13 @@ class Evacuation:
             for batch in _placed(kv, place, self.pack):
                 wanted = [item for item in batch if (self.pack, item[1].ordinal) in live]
                 for window in _windows(wanted):
-                    ids, chunks = self._read(store, row.kind, window)
-                    relocation.take(ids, chunks)
+                    for frame, placed in _by_bases(window):
+                        ids, chunks = self._read(store, row.kind, placed)
+                        bases = None if frame is None else store.find_bases(frame)
+                        if bases is None:
+                            relocation.take(ids, chunks)
+                        else:
+                            relocation.take_behind(ids, chunks, bases)
                     if relocation.waiting >= BATCH_ROWS:
                         self._swap(store, kv, relocation)
                     yield sum(placement.length for _, placement in window)
@@ -380,6 +387,17 @@ def _naming(pack: int, rows: Iterable[tuple[bytes, bytes | None]]) -> Placed:
     ]
     placed.sort(key=lambda item: (item[1].frame, item[1].inside))
     return placed
+
+
+def _by_bases(window: Placed) -> Iterator[tuple[FrameKey | None, Placed]]:
+    """Chunks of each frame with bases apart, and stretches of others together (None)."""
+
+    def frame_with_bases(item: tuple[bytes, Placement]) -> FrameKey | None:
+        placement = item[1]
+        return (placement.pack, placement.frame) if placement.has_bases else None
+
+    for frame, group in groupby(window, frame_with_bases):
+        yield frame, list(group)
 
 
 def _windows(placed: Placed) -> Iterator[Placed]:

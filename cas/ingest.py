@@ -2,7 +2,8 @@
 
 Per block: cut, hash, look up (one round trip), compress what is new, append. Memory stays bounded whatever the
 size: what is not cut yet (`cas.cutter`), one unfinished frame, one unfinished manifest node per level, and the placements that wait
-for a publication (up to about PUBLISH_BATCH if the caller publishes early, as it should).
+for a publication (up to about PUBLISH_BATCH if the caller publishes early, as it should). At the end the unfinished frame,
+if it is a small one, stays in memory until the sync of its publication writes it, with those of others (`cas.gathering`).
 
 Nothing that an ingest appends is visible or relied upon before a commit holds its publication; whatever fails or is
 abandoned leaves garbage in packs, never half an object.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cas.frame import NORMAL
+from cas.gathering import TAIL_RAW_BYTES, Tail
 from cas.manifest import LEAF, Builder
 from cas.pack import PackKind
 from cas.pending import PUBLISH_BATCH, Batch, Pending
@@ -56,24 +58,26 @@ class Ingest:
         self._builder = Builder(hasher.node_id)
         self._on_end: Callable[[], None] | None = on_end
         self._manifest: Manifest | None = None
+        self._tail = Tail({}, self._pending)
+        self._last: Publication | None = None
         self._taken: list[Batch] = []  # for publications that are not committed yet
         self.size = 0  # bytes fed
         self.chunks = 0  # chunks cut, known ones included
 
     @property
     def new_stored_bytes(self) -> int:
-        """Bytes of the frames that this ingest added to packs."""
+        """Bytes of the frames that this ingest added to packs; final once the sync of its publication returned."""
         return self._pending.new_stored_bytes
 
     @property
     def new_raw_bytes(self) -> int:
-        """Raw bytes of the data chunks in them."""
+        """Raw bytes of the data chunks in them; final likewise."""
         return self._pending.new_raw_bytes
 
     @property
     def held_bytes(self) -> int:
         """Raw bytes of the chunks that are not written yet."""
-        return self._cutter.held_bytes + self._data.held_bytes
+        return self._cutter.held_bytes + self._data.held_bytes + self._tail.raw_length
 
     def feed(self, block: bytes | memoryview) -> None:
         """Take the next bytes in; keeps nothing of `block`. Blocking. 64 KiB to 4 MiB at a time are best.
@@ -95,10 +99,10 @@ class Ingest:
         self._data.flush()
 
     def finish(self) -> Manifest:
-        """No more bytes: write what is left. Idempotent. Raises as `feed`."""
+        """No more bytes: write what is left, but for a tail. Idempotent. Raises as `feed`."""
         if self._manifest is None:
             self._take(self._cutter.finish())
-            self._data.flush()
+            self._tail = Tail(self._data.leave(TAIL_RAW_BYTES), self._pending)
             self._manifest, nodes = self._builder.finish()
             self._store_nodes(nodes)
             self._nodes.flush()
@@ -111,10 +115,14 @@ class Ingest:
         return self._publish(frozenset(), final=False)
 
     def publication(self) -> Publication:
-        """After `finish`: all that is not published yet, and every pack that the manifest relies on."""
+        """After `finish`: all that is not published yet, and every pack that the manifest relies on. One, the same at
+        every call.
+        """
         if self._manifest is None:
             raise RuntimeError("the publication of an ingest is asked for before it was finished")
-        return self._publish(frozenset(self._pending.relied), final=True)
+        if self._last is None:
+            self._last = self._publish(frozenset(self._pending.relied), final=True)
+        return self._last
 
     def abort(self) -> None:
         """Forget it; also after a failure, and harmless after its end. Idempotent."""
@@ -150,6 +158,7 @@ class Ingest:
                 {chunk: row for taken in self._taken for chunk, row in taken.placements.items()},
                 {frame: bases for taken in self._taken for frame, bases in taken.bases.items()},
             )
+            self._taken.append(batch)  # it will hold those of the tail, too
 
         def on_settle(committed: bool) -> None:
             if committed:
@@ -159,4 +168,5 @@ class Ingest:
             elif committed:
                 self._taken.remove(batch)
 
-        return Publication(batch, dict(pending.needed), relied, on_settle)
+        tail = self._tail if final else None
+        return Publication(batch, dict(pending.needed), relied, on_settle, tail)

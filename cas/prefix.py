@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from cas.reading import FrameReader
 
 PREFIX_BYTES: Final = 384 << 10
-_BACK_BYTES: Final = 32 << 10  # deep in a stretch of new bytes the old ones have drifted either way
-_MAX_SKIP_BYTES: Final = 8 << 20  # behind its anchor; further on the two versions have lost each other
+BACK_BYTES: Final = 32 << 10  # deep in a stretch of new bytes the old ones have drifted either way
+MAX_SKIP_BYTES: Final = 8 << 20  # behind its anchor; further on the two versions have lost each other
 _MAX_FRAMES: Final = 64  # headers looked at for one frame
 _HEADER_GUESS: Final = 4096
 
@@ -87,7 +87,7 @@ class BaseFinder:
         walk = _Walk(self._place)
         candidates: dict[ChunkId, None] = {}  # ordered
         for run in runs:
-            if run.skip <= _MAX_SKIP_BYTES:
+            if run.skip <= MAX_SKIP_BYTES:
                 candidates.update(dict.fromkeys(walk.behind(run, run.length + run.length // 2)))
         rows = self._known.published(candidates)
         spans: list[Span] = []
@@ -129,7 +129,7 @@ class _Walk:
         Of a frame that has bases these are named instead: they are the version before it.
         """
         anchor = decode_placement(b"", run.anchor)
-        offset, start = anchor.frame, anchor.inside + anchor.length + max(0, run.skip - _BACK_BYTES)
+        offset, start = anchor.frame, anchor.inside + anchor.length + max(0, run.skip - BACK_BYTES)
         while wanted > 0 and (found := self._frame(anchor.pack, offset)) is not None:
             header, ends = found
             if start < header.raw_length:

@@ -3,6 +3,10 @@
 It goes the way of every upload: what is known elsewhere is not stored again, frames are appended to packs of this
 process, and a publication puts the new placements where the old ones name a condemned pack. One that was replaced
 meanwhile by a client's own upload stays as it is.
+
+Chunks of a frame with bases may keep them. The mark that collection goes by has marked these bases, for their frame has a
+marked chunk; so they stay placed, wherever they are, until the commit that holds the new frame, and from then on its
+own row keeps them.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from cas.pack import PackKind
     from cas.pending import Known
     from cas.ports import Buffer, ParallelMap
+    from cas.prefix import Chosen
 
 
 class Relocation:
@@ -51,6 +56,10 @@ class Relocation:
     def take(self, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> None:
         """Store these verified chunks. Raises NoSpace, PackPoisoned, PlaceFailed: then only `abort` is left."""
         self._sink.take(ids, chunks)
+
+    def take_behind(self, ids: Sequence[bytes], chunks: Sequence[Buffer], bases: Chosen) -> None:
+        """As `take`, for live chunks of one frame with these bases."""
+        self._sink.take_behind(ids, chunks, bases)
 
     def publication(self) -> Publication:
         """All that was taken since the last one. Raises as `take`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cas.frame import Effort, EncodedFrame
     from cas.pending import Lookup, Pending
     from cas.ports import Buffer, ParallelMap
-    from cas.prefix import BaseFinder
+    from cas.prefix import BaseFinder, Chosen
 
 _MAX_SEEN: Final = 64  # chunks of a known stretch that are looked at for an anchor
 _MAX_LEFT_OUT: Final = 32  # frames, after many tries with bases that were not worth it
@@ -35,7 +35,7 @@ _MAX_LEFT_OUT: Final = 32  # frames, after many tries with bases that were not w
 class _Draft:
     """A frame being filled."""
 
-    __slots__ = ("chunks", "effort", "finder", "ids", "plain", "raw_length", "runs")
+    __slots__ = ("chosen", "chunks", "effort", "finder", "ids", "plain", "raw_length", "runs")
 
     def __init__(self) -> None:
         self.ids: list[bytes] = []
@@ -44,6 +44,7 @@ class _Draft:
         self.runs: list[Run] = []
         self.plain = False  # it may not have bases: others may decode by its chunks
         self.finder: BaseFinder | None = None  # set if it is to be tried with bases
+        self.chosen: Chosen | None = None  # bases that are known already
         self.effort = NORMAL
 
     def add(self, chunk_id: bytes, chunk: Buffer, length: int) -> None:
@@ -61,9 +62,11 @@ class _Draft:
 
     def encode(self) -> EncodedFrame:
         plain = encode_frame(self.ids, self.chunks, self.effort)
-        if self.finder is None or plain.codec == Codec.RAW:
+        if plain.codec == Codec.RAW:
             return plain
-        chosen = self.finder.find(self.runs)
+        chosen = self.chosen
+        if chosen is None and self.finder is not None:
+            chosen = self.finder.find(self.runs)
         if chosen is None:
             return plain
         return encode_with_bases(plain, self.ids, self.chunks, *chosen, self.effort) or plain
@@ -140,6 +143,30 @@ class Sink:
         self._draft = draft
         self._write(full)
         draft.chunks = [bytes(chunk) for chunk in draft.chunks]  # no copy if they are bytes already
+
+    def take_behind(self, ids: Sequence[bytes], chunks: Sequence[Buffer], chosen: Chosen) -> None:
+        """Store what is new of these chunks as one frame, with these bases if that is worth it. Raises as `take`."""
+        found = self._pending.find(ids)
+        draft = _Draft()
+        draft.chosen = chosen
+        for chunk_id, chunk in zip(ids, chunks, strict=True):
+            if chunk_id not in self._pending.held and chunk_id not in found.published:
+                self._pending.held.add(chunk_id)
+                draft.add(chunk_id, chunk, len(chunk))
+        if draft.ids:
+            self._write([draft])
+
+    def leave(self, most_bytes: int) -> dict[bytes, Buffer]:
+        """The unfinished frame (id -> bytes), for others to write, if it is no longer than that; or it is written.
+
+        So is one that may have bases: alone it takes less. Raises as `take`.
+        """
+        draft = self._draft
+        if draft.raw_length > most_bytes or (self._finder is not None and draft.runs):
+            self.flush()
+            return {}
+        self._draft = _Draft()
+        return dict(zip(draft.ids, draft.chunks, strict=True))
 
     def _pass(self, found: Lookup, ids: Sequence[bytes], chunks: Sequence[Buffer]) -> None:
         """A stretch of known chunks: the last one that is in a frame without bases is the anchor from now on."""

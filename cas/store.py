@@ -26,6 +26,7 @@ from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
 from cas.frame import NORMAL
+from cas.gathering import gather
 from cas.healing import Healer
 from cas.ingest import Ingest
 from cas.manifest import MAX_LEVEL, Builder, Entry, Manifest, concatenate, cut, pack, walk, walk_down, wrap
@@ -33,7 +34,7 @@ from cas.marking import Marker
 from cas.openpack import TARGET_BYTES
 from cas.pack import PackKind
 from cas.pending import Known, Pending
-from cas.prefix import BaseFinder, Prefixes
+from cas.prefix import BaseFinder, Chosen, Prefixes
 from cas.publication import Publication
 from cas.reading import CACHE_BYTES, FrameReader, Span, resolve
 from cas.recovery import Recovery
@@ -43,6 +44,7 @@ from cas.sink import Sink
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cas.bases import FrameKey
     from cas.catalog import Placement
     from cas.chunk import Identity
     from cas.frame import Effort
@@ -154,7 +156,11 @@ class ChunkStore:
         return Composition(manifest, publication)
 
     def sync(self, publications: Sequence[Publication]) -> None:
-        """Make the bytes of all their packs durable; one flush per pack. May be repeated. Raises PackPoisoned."""
+        """Write what they left to their commit, in joint frames, and make the bytes of all their packs durable; one
+        flush per pack. May be repeated, with fewer of them: what is done stays done. Raises NoSpace, PackPoisoned,
+        PlaceFailed: some of them are not synced then; by themselves the others can be.
+        """
+        gather(publications, self._known, self._appender, self._parallel_map, self.effort())
         for publication in publications:
             publication.make_durable(self._appender)
         if publications:
@@ -250,6 +256,15 @@ class ChunkStore:
         return self._frames.read(
             spans, self._hasher.chunk_id if kind == PackKind.DATA else self._hasher.node_id
         )
+
+    def find_bases(self, frame: FrameKey) -> Chosen | None:
+        """The bases of a published frame, to store its chunks behind them again; None if they cannot be read."""
+        try:
+            with self._kv.snapshot() as reader:
+                bases = get_bases(reader, frame)
+            return None if bases is None else Chosen(bases.ids, self._frames.prefix(bases.ids))
+        except CasError:
+            return None
 
     @property
     def failures_in_a_row(self) -> int:

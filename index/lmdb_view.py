@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import lmdb
 
-from index.environment import CRC_RESIDUE, Table, read_position, translate, unwrap, wrap
+from index.environment import CRC_RESIDUE, Table, ViewDamaged, read_position, translate, unwrap, wrap
 from index.kv import MAX_KEY_BYTES, MAX_VALUE_BYTES, CorruptValue, KvError
 
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ MAX_FUNCTION_BYTES = 64 << 20  # mutations of one function; with a batch's own b
 _ROW_OVERHEAD_BYTES = 8
 
 _crc32 = zlib.crc32
+
+# We use no handle, table or transaction wrongly: to a reader LMDB says this only of what a damaged page made of them.
+_ABSURD = (
+    lmdb.BadTxnError,
+    lmdb.BadDbiError,
+    lmdb.IncompatibleError,
+    lmdb.CursorFullError,
+    lmdb.PageFullError,
+)
 
 
 class LmdbReader:
@@ -59,12 +68,17 @@ class LmdbReader:
         except lmdb.BadValsizeError:
             return None  # the empty key
         except lmdb.Error as error:
-            raise translate(error) from error
+            raise self._unread(error) from error
         if stored is None:
             return None
         if _crc32(stored, _crc32(key, seeds[len(key)])) != CRC_RESIDUE:  # `unwrap`, without its call
             raise CorruptValue(table, key)
         return stored[:-4]
+
+    def _unread(self, error: lmdb.Error) -> KvError:
+        return (
+            ViewDamaged(f"LMDB reports damage: {error}") if isinstance(error, _ABSURD) else translate(error)
+        )
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         get = self.get
@@ -97,7 +111,9 @@ class LmdbReader:
                     if remaining == 0:
                         return
         except lmdb.Error as error:
-            raise translate(error) from error
+            raise self._unread(error) from error
+        except IndexError as error:  # no row has so long a key
+            raise ViewDamaged(f"LMDB shows a key of {len(key)} bytes in table {table!r}") from error
 
 
 def _seek_last(cursor: lmdb.Cursor[bytes], stop: bytes | None) -> bool:
@@ -156,6 +172,9 @@ class LmdbTransaction(LmdbReader):
         self._count(len(key))
         self.mutations[table, key] = None
         return True
+
+    def _unread(self, error: lmdb.Error) -> KvError:
+        return self.failure or super()._unread(error)  # after a failure LMDB refuses everything
 
     def _count(self, length: int) -> None:
         self.size += length + _ROW_OVERHEAD_BYTES

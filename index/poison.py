@@ -1,6 +1,6 @@
 """`run/poisoned`: the mark that no process may commit any more and that the next opener rebuilds LMDB.
 
-Made after a failed sync, or when a journal record that must not count could not be erased. Every commit of every
+Made after a failed sync, when a journal record that must not count could not be erased, or after a crash in C. Every commit of every
 process looks for it under the commit lock. Only recovery, alone in the store and done with its rebuild, removes it.
 
 It leaves `run/poisoned.before`: if a sync fails again while that is there, another restart would not help either, and
@@ -10,12 +10,15 @@ the store becomes read-only (`index.readonly`). Whoever has seen the store work 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from index.fileops import FileOps
+
+
+CRASHED: Final = "a process crashed"  # how the reason begins if LMDB itself may end whoever looks at it
 
 
 def poison_path(directory: Path) -> Path:

@@ -43,7 +43,7 @@ from index.environment import (
 from index.fileops import NO_ROOM, FileOps
 from index.journal import ORIGIN, Position, Record
 from index.kv import CorruptJournal, KvError, MapFull
-from index.poison import clear_poison, poison_reason
+from index.poison import CRASHED, clear_poison, poison_reason
 from index.segments import JournalReader, list_segments, segment_path
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ class Recovery:
 
     def rebuild(self, reason: str) -> RecoveryReport:
         """A new environment from the newest good checkpoint and the journal, put in the place of the old one."""
-        least = self._applied_sequence()
+        crashed = (poison_reason(self._directory) or "").startswith(CRASHED)
+        least = 0 if crashed else self._applied_sequence()
         folder = self._directory / "tmp" / f"kv-rebuild-{secrets.token_hex(8)}"
         try:
             base, damaged = self._restore_newest(folder)

@@ -298,7 +298,10 @@ def _differences(live: Reader, truth: Reader, tables: Iterable[str]) -> Iterator
 
 
 def _table_differences(live: Reader, truth: Reader, table: str) -> Iterator[EngineDamage]:
-    """Both sorted: merged. `truth` is sound, or its own damage is raised."""
+    """Both sorted: merged. `truth` is sound, or its own damage is raised.
+
+    Each row is looked up by its key as well: a damaged branch page can hide rows from that alone.
+    """
     rows = _tolerant_scan(live, table)
     row = next(rows, None)
     for key, value in truth.scan(table):
@@ -314,10 +317,20 @@ def _table_differences(live: Reader, truth: Reader, table: str) -> Iterator[Engi
             yield _row("row-damaged", "the value does not match its checksum", table, key, value)
         elif row[1] != value:
             yield _row("row-differs", "LMDB has another value than checkpoint and journal", table, key, value)
+        elif _lookup(live, table, key) != value:
+            yield _row("row-missing", "LMDB has the row and does not find it by its key", table, key, value)
         row = next(rows, None)
     while row is not None:
         yield _row("row-extra", "LMDB has a row that checkpoint and journal do not", table, row[0])
         row = next(rows, None)
+
+
+def _lookup(reader: Reader, table: str, key: bytes) -> bytes | None:
+    """None also for a value that does not match its checksum."""
+    try:
+        return reader.get(table, key)
+    except CorruptValue:
+        return None
 
 
 def _tolerant_scan(reader: Reader, table: str) -> Iterator[tuple[bytes, bytes | None]]:

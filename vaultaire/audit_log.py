@@ -1,7 +1,7 @@
 """The audit log: who changed keys, limits, buckets, their settings and locks, who deleted what, and with what result.
 
-One JSON object per line, from the server (every attempt, refused ones too) and from the command line (every change it
-made). The server notes in the store where its audit log is, so that commands write to the same file; a command that
+One JSON object per line, from the server (every attempt, refused ones too), from the command line (every change it
+made), and from lifecycle (all that it removed). The server notes in the store where its audit log is, so that commands write to the same file; a command that
 cannot says so and goes on: what it did is done. Nothing secret is in it. docs/logs.md explains the fields.
 
 Table "srv.settings": row "audit-log" = 0x4c ("L"), version 1, the path in UTF-8.
@@ -16,15 +16,15 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vaultaire.log_file import append, open_log
 from vaultaire.s3.operation import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from index.kv import Reader, Transaction
+    from index.kv import OrderedMap, Reader, Transaction
     from vaultaire.s3.observation import Observation
     from vaultaire.store import Store
 
@@ -75,24 +75,47 @@ def request_lines(seen: Observation, now: float) -> Iterator[bytes]:
 
 def note_command(store: Store, action: str, **details: object) -> None:
     """A command has changed something: `action` says what ("CreateKey"), `details` to whom. Never a secret. Blocking."""
-    with store.kv.snapshot() as reader:
+    told = {"time": _time(time.time()), "source": "command", "user": _user(), "action": action}
+    _note(store.kv, [{**told, **details, "result": "ok"}])
+
+
+class Expired(NamedTuple):
+    """Something that went by a rule, and not by a request."""
+
+    action: str  # ExpireObject, ExpireVersion, ExpireUpload
+    bucket: str
+    key: bytes
+    id: str | None  # of the version or upload; None: the current object
+
+
+def note_expired(kv: OrderedMap, expired: Iterable[Expired]) -> None:
+    """These are gone. Blocking."""
+    told = {"time": _time(time.time()), "source": "lifecycle"}
+    _note(
+        kv,
+        [
+            {
+                **told,
+                "action": each.action,
+                "bucket": each.bucket,
+                "key": _text(each.key),
+                "version_id" if each.action != "ExpireUpload" else "upload_id": each.id,
+                "result": "ok",
+            }
+            for each in expired
+        ],
+    )
+
+
+def _note(kv: OrderedMap, entries: Iterable[dict[str, object]]) -> None:
+    with kv.snapshot() as reader:
         path = read_audit_log(reader)
     if path is None:
         return
-    line = _line(
-        {
-            "time": _time(time.time()),
-            "source": "command",
-            "user": _user(),
-            "action": action,
-            **details,
-            "result": "ok",
-        }
-    )
     try:
         fd = open_log(str(path))
         try:
-            append(fd, line)
+            append(fd, b"".join(map(_line, entries)))
         finally:
             os.close(fd)
     except OSError as error:

@@ -1,13 +1,15 @@
 """Group commit: one committer per process gathers what is waiting, makes it durable in one step, releases all.
 
-One round: take every waiting request (up to `MAX_BATCH`); make the bytes of their packs durable (one barrier per
-pack); run all their functions in one commit of the ordered map; wake every waiter with its own result. The next
-round's batch gathers while this one flushes, so no delay is added on purpose.
+One round: take every waiting request (up to `MAX_BATCH`); write what their uploads left for this moment, in frames
+that they share (`cas.gathering`), and make the bytes of their packs durable (one barrier per pack); run all their
+functions in one commit of the ordered map; wake every waiter with its own result. The next round's batch gathers while
+this one flushes, so no delay is added on purpose.
 
 A request is (publications, function). In its transaction the publications are applied first (are the packs still
 there? then the placements), then the function (preconditions, records). If anything raises, this request alone
-fails. A request whose pack bytes could not be made durable fails with the error of that pack and nothing of it is
-committed; a failed sync is never retried. When packs fail in a row the disk is failing: the store becomes read-only.
+fails. If not all bytes can be written and made durable together, each request is tried by itself: it fails with the
+error of its own, and nothing of it is committed; a failed sync is never retried. When packs fail in a row the disk is
+failing: the store becomes read-only.
 
 `commit` is shielded: once handed over, a request is decided whatever happens to the client, so the caller learns
 the truth, and never half of it. After `run` has ended nothing is taken any more: who waited for it would wait for ever.
@@ -140,7 +142,7 @@ class Committer:
             _settle(request, committed=outcome.error is None)
 
     def _sync(self, batch: list[_Request]) -> list[_Request]:
-        """Make the packs durable; the requests whose bytes are safe. The others get their error here."""
+        """Write and flush what they need; the requests whose bytes are safe. The others get their error here."""
         with_packs = [request for request in batch if request.publications]
         if not with_packs:
             return batch

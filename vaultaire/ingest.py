@@ -5,6 +5,7 @@ they grow. While threads work on one block (the client's digests beside cut + ha
 the next one is received: two blocks are held at most, and a client that stalls holds but what it has sent of one.
 When the budget is short, blocks are small and no unfinished frame is kept, nor a chunk of noise that could become
 larger (also if all streams carry too much of that): what is left is one of 128 KiB at most that is not cut yet.
+The end of a body may wait in memory for its commit, which writes it (`cas.gathering`); it is counted until then.
 Whatever the size of the pieces that bytes come in, holding them costs about as much memory as they are long.
 
 A body that fits the first block takes no detour: up to `INLINE_MAX_BYTES` it is not chunked at all but stays in the
@@ -16,7 +17,8 @@ The caller verifies what the client announced (length, digests, signatures) and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import trio
 
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
 
     from cas.manifest import Manifest
     from cas.store import ChunkStore, Ingest, Publication
+    from index.records import ObjectRecord, PartRecord
     from vaultaire.budget import Lease, MemoryBudget
     from vaultaire.commit import Committer
     from vaultaire.space import Claim
     from vaultaire.threads import Threads
 
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+RecordT = TypeVar("RecordT", "ObjectRecord", "PartRecord")
 
 INLINE_MAX_BYTES = 4096
 MAX_BLOCK_BYTES = 4 << 20
@@ -145,10 +150,16 @@ class Upload:
 
     @property
     def new_stored_bytes(self) -> int:
-        """What this upload itself added to the packs, or keeps inline."""
+        """What this upload itself added to the packs, or keeps inline. Final inside its commit."""
         if self._ingest is not None:
             return self._ingest.new_stored_bytes
         return len(self.inline or b"")
+
+    def counted(self, record: RecordT) -> RecordT:
+        """`record` with `new_stored_bytes`. For use inside the commit: the end of the body is written by it."""
+        if record.new_stored_bytes == self.new_stored_bytes:
+            return record
+        return replace(record, new_stored_bytes=self.new_stored_bytes)
 
     async def receive(self, receive: Receive) -> None:
         """Take the whole body in. Raises ClientGone, BodyTooLarge, what the decoder raises, CasError."""
@@ -180,7 +191,7 @@ class Upload:
             return ingest.finish()
 
         self.manifest = await self._threads.compute(store)
-        self.publications = [ingest.publication()]
+        self._await_commit(ingest)
 
     async def _receive_large(self, receive: Receive, block: list[bytes]) -> None:
         ingest = self._ingest = self._chunks.ingest(self._prefixes)
@@ -229,7 +240,12 @@ class Upload:
         if self._decoder is not None:
             self.trailers = self._decoder.finish()
         self.manifest = await self._threads.compute(ingest.finish)
+        self._await_commit(ingest)
+
+    def _await_commit(self, ingest: Ingest) -> None:
+        assert self._lease is not None
         self.publications = [ingest.publication()]
+        self._lease.hold(ingest.held_bytes)  # its tail, until the commit is over
 
     async def _process(self, ingest: Ingest, pieces: list[bytes]) -> None:
         if self._decoder is None:

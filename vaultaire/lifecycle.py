@@ -29,6 +29,7 @@ from index.objects import get_object
 from index.records import BucketRecord, Listing, ObjectRecord, UploadRecord, decode_listing
 from index.uploads import get_upload, remove_upload
 from index.versions import NONCE_BYTES, Change, delete_object
+from vaultaire.audit_log import Expired
 from vaultaire.s3 import lifecycle
 from vaultaire.s3.lifecycle import Action, Facts, Rules
 from vaultaire.s3.stored_lifecycle import CONFIG, unwrap_rules
@@ -120,10 +121,17 @@ class Report:
         return self.objects + self.versions + self.delete_markers + self.uploads
 
 
+@dataclass(slots=True)
+class _Done(Report):
+    """What one transaction has done."""
+
+    expired: list[Expired] = field(default_factory=list)
+
+
 class _Rehearsed(Exception):
     """Ends a transaction without a change: what it would have done."""
 
-    def __init__(self, done: Report) -> None:
+    def __init__(self, done: _Done) -> None:
         super().__init__(done)
         self.done = done
 
@@ -149,6 +157,7 @@ class Lifecycle:
     interval_seconds: float = PASS_INTERVAL_SECONDS
     page_rows: int = PAGE_ROWS
     dry_run: bool = False  # every removal is carried out, counted, and taken back
+    on_expired: Callable[[Sequence[Expired]], None] = lambda expired: None  # after each commit
     report: Report = field(default_factory=Report)
 
     # -- driving
@@ -245,8 +254,8 @@ class Lifecycle:
         remove = (self._expire_object, self._remove_version, self._abort_upload)[stage]
         change = Change(self.writer, self._now_ms(), os.urandom(NONCE_BYTES))
 
-        def commit(txn: Transaction) -> Report:
-            done = Report()
+        def commit(txn: Transaction) -> _Done:
+            done = _Done()
             if get_config(txn, work.bucket.id, CONFIG) != work.config:
                 return done
             bucket = expiry.next_bucket(txn, CONFIG, work.bucket.id)
@@ -259,6 +268,8 @@ class Lifecycle:
 
         try:
             done = self.kv.commit(commit)
+            if done.expired:
+                self.on_expired(done.expired)
         except _Rehearsed as rehearsed:
             done = rehearsed.done
         self.report.objects += done.objects
@@ -267,7 +278,7 @@ class Lifecycle:
         self.report.uploads += done.uploads
 
     def _expire_object(
-        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: Report
+        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: _Done
     ) -> None:
         record = get_object(txn, bucket.id, due.key)
         if record is None or record.sequence != due.sequence:
@@ -276,12 +287,13 @@ class Lifecycle:
             return
         if bucket.versioning == "Off":
             delete_object(txn, bucket, due.key, bucket.owner, change)
-            done.objects += 1
-        elif self.versions is not None:
-            done.objects += self.versions.expire_current(txn, bucket, due.key, change)
+        elif self.versions is None or not self.versions.expire_current(txn, bucket, due.key, change):
+            return
+        done.objects += 1
+        done.expired.append(Expired("ExpireObject", bucket.name, due.key, None))
 
     def _remove_version(
-        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: Report
+        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: _Done
     ) -> None:
         found = _version(txn, bucket.id, rules, due.key, due.sequence)
         if found is None or self.versions is None:
@@ -289,14 +301,17 @@ class Lifecycle:
         record, facts = found
         if lifecycle.plan_lifecycle(rules, change.now_ms, facts) is not Action.REMOVE:
             return
-        removed = self.versions.remove_version(txn, bucket, due.key, record, change)
+        if not self.versions.remove_version(txn, bucket, due.key, record, change):
+            return
         if record.delete_marker:
-            done.delete_markers += removed
+            done.delete_markers += 1
         else:
-            done.versions += removed
+            done.versions += 1
+        shown = "null" if record.version_id is None else record.version_id.hex()
+        done.expired.append(Expired("ExpireVersion", bucket.name, due.key, shown))
 
     def _abort_upload(
-        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: Report
+        self, txn: Transaction, bucket: BucketRecord, rules: Rules, due: _Due, change: Change, done: _Done
     ) -> None:
         upload = get_upload(txn, bucket.id, due.key, due.upload_id)
         if upload is None:
@@ -304,6 +319,7 @@ class Lifecycle:
         if lifecycle.plan_upload(rules, change.now_ms, due.key, upload.initiated_ms) is Action.REMOVE:
             remove_upload(txn, bucket, due.key, due.upload_id, change.writer)
             done.uploads += 1
+            done.expired.append(Expired("ExpireUpload", bucket.name, due.key, due.upload_id))
 
 
 # --- looking -------------------------------------------------------------------------------------------------------

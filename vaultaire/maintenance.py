@@ -23,6 +23,7 @@ from index.errors import NamesError
 from index.kv import KvError, MapFull, StorePoisoned
 from index.poison import forget_poison
 from index.tokens import forget_tokens
+from vaultaire.audit_log import note_expired
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.clock_watch import ClockWatch
 from vaultaire.collection import Collector
@@ -67,7 +68,8 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     """All of them, in the order in which one round does them."""
     config = config or ServeConfig(store.directory)
     clock = ClockWatch()
-    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions())
+    on_expired = partial(note_expired, store.kv)
+    lifecycle = Lifecycle(store.kv, store.writer, IndexVersions(), on_expired=on_expired)
     collector = Collector(
         store, bytes_per_second=config.collection_bytes_per_second, effort=collection_effort
     )
@@ -76,7 +78,7 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     scrub = Scrub(store, days=config.scrub_days, on_damage=partial(note_damage, store))
     scrubbing = [Chore("scrub", lambda: scrub.run_slice(SCRUB_SECONDS))] if config.scrub_days else []
     history = History(store)
-    stale_uploads = StaleUploads(store.kv, config.upload_expiry_days)
+    stale_uploads = StaleUploads(store.kv, config.upload_expiry_days, on_expired=on_expired)
     return [
         Chore("reserve", store.space.restore),
         Chore("adoption", lambda: adopt(store)),

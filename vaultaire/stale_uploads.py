@@ -21,11 +21,12 @@ from index.manifests import bucket_ids
 from index.quotas import NOBODY
 from index.records import UploadRecord
 from index.uploads import get_upload, list_parts, remove_upload
+from vaultaire.audit_log import Expired
 from vaultaire.s3.lifecycle import DAY_MS, abort_of
 from vaultaire.s3.stored_lifecycle import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from index.kv import OrderedMap, Reader, Transaction
 
@@ -43,6 +44,7 @@ class StaleUploads:
     kv: OrderedMap
     days: float
     clock: Callable[[], float] = time.time
+    on_expired: Callable[[Sequence[Expired]], None] = lambda expired: None  # after each commit
     _bucket_id: int = 0
     _after: tuple[bytes, bytes] = (b"", b"")
     _next_pass: float = 0.0
@@ -82,16 +84,20 @@ class StaleUploads:
             return False
 
     def _abort(self, bucket_id: int, key: bytes, upload_id: str) -> bool:
-        def commit(txn: Transaction) -> bool:
+        def commit(txn: Transaction) -> Expired | None:
             upload = get_upload(txn, bucket_id, key, upload_id)
             if upload is None or abort_of(rules_of(txn, bucket_id), key, upload.initiated_ms) is not None:
-                return False
+                return None
             if _last_activity_ms(txn, bucket_id, upload) > self._deadline_ms:
-                return False
-            remove_upload(txn, bucket_by_id(txn, bucket_id), key, upload_id, NOBODY)
-            return True
+                return None
+            bucket = bucket_by_id(txn, bucket_id)
+            remove_upload(txn, bucket, key, upload_id, NOBODY)
+            return Expired("ExpireUpload", bucket.name, key, upload_id)
 
-        return self.kv.commit(commit)
+        expired = self.kv.commit(commit)
+        if expired is not None:
+            self.on_expired([expired])
+        return expired is not None
 
 
 def _last_activity_ms(reader: Reader, bucket_id: int, upload: UploadRecord) -> int:

@@ -6,10 +6,13 @@ What it guarantees:
 - After SIGTERM or SIGINT everything has ended within the grace plus one second: what has not is killed. A second
   signal kills at once.
 - A child that leaves with EX_TEMPFAIL found the store poisoned (a failed fsync): all are stopped, then all started.
+- A child that crashes (SIGBUS, SIGSEGV) has most likely walked a damaged page of LMDB, or one that the disk cannot read,
+  and would again: LMDB is rebuilt, but not twice within an hour. That rebuilds too much after other crashes, never too
+  little.
 - If the workers cannot be started at all, the server ends with an error instead of trying for ever.
 - If the supervisor itself is killed, its children end by themselves (vaultaire.child).
 
-It reads no data, imports only the standard library, and so can hardly fail; and it starts children at once, never
+It reads no data, imports little but the standard library, and so can hardly fail; and it starts children at once, never
 after a fork: they share nothing with it but pipes and the bound sockets.
 """
 
@@ -30,6 +33,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from index.fileops import FileOps
+from index.poison import CRASHED, earlier_poison_path, set_poison
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, Orders
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ BIND_SECONDS = 2.0  # how long a predecessor may hold the port
 BIND_PAUSE_SECONDS = 0.05
 KILL_SECONDS = 1.0  # beyond the grace
 FIRST_ATTEMPTS = 3  # crashes before a child was ever ready
+CRASHES = (signal.SIGBUS, signal.SIGSEGV)
 STEADY_SECONDS = 10.0  # a child that ran so long starts with a clean record
 # Seconds before the next start, by failures in a row. Below a second for a worker, whatever happens.
 WORKER_PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8)
@@ -327,12 +333,27 @@ class _Supervisor:
             return None
         exit_code = self._bury(child)
         verdict = judge_end(child, exit_code, serving=self._serving)
+        if verdict is Verdict.START_AGAIN and -exit_code in CRASHES and self._give_up_metadata(exit_code):
+            verdict = Verdict.RESTART_ALL
         lived = time.monotonic() - child.started
         say(f"{child.module} ended with {exit_code} after {lived:.1f} s: {verdict.value}")
         child.due = time.monotonic() + pause_before_start(child, lived)
         if verdict is Verdict.GIVE_UP:
             self._exit_code = exit_code if exit_code > 0 else 1
         return verdict
+
+    def _give_up_metadata(self, exit_code: int) -> bool:
+        """Let whoever opens the store next rebuild LMDB. False: that was done a short while ago, or cannot be."""
+        directory = self._config.data
+        if earlier_poison_path(directory).exists():
+            return False
+        name = signal.Signals(-exit_code).name
+        try:
+            set_poison(directory, f"{CRASHED} ({name}): LMDB may be damaged", FileOps())
+        except OSError as error:
+            say(f"LMDB should be rebuilt, and cannot: {error}")
+            return False
+        return True
 
     def _bury(self, child: Child) -> int:
         """Free what a dead child leaves; returns its exit code (negative: the signal)."""

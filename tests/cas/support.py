@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cas.catalog import TABLES
 from cas.chunk import Identity
+from cas.gathering import gather
 from cas.memory_packs import MemoryPacks
 from cas.prefix import Prefixes
 from cas.store import ChunkStore
@@ -109,7 +110,9 @@ contents = st.one_of(
 
 
 def running(rig: Rig, data: bytes) -> tuple[Ingest, Manifest]:
-    """An ingest whose frames are written but not published."""
+    """An ingest whose frames are written, its tail included, but not published."""
     ingest = rig.store.ingest()
     ingest.feed(data)
-    return ingest, ingest.finish()
+    manifest = ingest.finish()
+    gather([ingest.publication()], rig.store._known, rig.store._appender, map)
+    return ingest, manifest

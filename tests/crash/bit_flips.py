@@ -14,7 +14,9 @@ of its bits is flipped follows from it. The store is copied, the bit flipped, ev
 What may come of a flip: the store refuses to open ("refused"); or reading something raises a documented error ("said");
 or everything is there, or something is missing, and `verify` complains ("verify"); or all reads are the same and
 `verify` is content: unused space, or something that was made good ("same"). What must not: other bytes, something that
-was never there, an undocumented error, a process that dies or hangs, `verify` content where anything is not the same.
+was never there, an undocumented error, a process that hangs, `verify` content where anything is not the same, and a process
+that dies; but of a crash in C (LMDB walks damaged pages) the supervisor has LMDB rebuilt, and then everything must be there
+("rebuilt").
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from cas.healing import queue_damaged_pack
 from cas.manifest import Manifest
 from index import buckets, uploads
+from index.fileops import FileOps
 from index.listing import list_objects, list_uploads, list_versions
 from index.objects import get_object
+from index.poison import CRASHED, set_poison
 from index.versions import get_version
 from tests.crash import checks, mutants, results, workload
 from tests.crash.forked import Child, Said
@@ -47,6 +51,7 @@ from tests.crash.knowledge import Knowledge
 from tests.crash.pack_flips import PackFlips
 from vaultaire.access import Keyring, new_root
 from vaultaire.store import Store
+from vaultaire.supervisor import CRASHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +62,7 @@ if TYPE_CHECKING:
 Scene = Literal["stopped", "rebuild", "killed", "packs", "parity"]
 SCENES: tuple[Scene, ...] = ("stopped", "rebuild", "killed", "packs", "parity")
 # "+": some of it could not be read, and that was said. The last three are findings.
-Verdict = Literal["same", "refused", "said", "verify", "mended", "WRONG", "UNDOCUMENTED", "DIED"]
+Verdict = Literal["same", "refused", "said", "verify", "mended", "rebuilt", "WRONG", "UNDOCUMENTED", "DIED"]
 FINDINGS = ("WRONG", "UNDOCUMENTED", "DIED")
 
 ROOT = new_root("FLIPPEDBITSROOT00001", "a-root-key-that-must-come-back-or-be-refused")
@@ -164,9 +169,9 @@ def _id(reader: Reader, name: str) -> int:
 MISSING = (None, [], ())
 
 
-def survey(store: Store, known: Known) -> tuple[set[str], list[str]]:
-    """What reading comes to: outcomes ("same", "said", "missing"), and what must not be."""
-    outcomes: set[str] = set()
+def survey(store: Store, known: Known) -> tuple[dict[str, str], list[str]]:
+    """What reading comes to: outcomes ("same", "said", "missing") with an example, and what must not be."""
+    outcomes: dict[str, str] = {}
     wrong: list[str] = []
     everything = list(things(store))
     for state in known.states.values():
@@ -176,13 +181,13 @@ def survey(store: Store, known: Known) -> tuple[set[str], list[str]]:
             try:
                 with store.kv.snapshot() as reader:
                     found = read(reader)
-            except EXPECTED:
-                outcomes.add("said")
+            except EXPECTED as error:
+                outcomes["said"] = f"{name}: {error!r}"
                 continue
             if found == known.truth[name]:
-                outcomes.add("same")
+                outcomes["same"] = name
             elif found in MISSING or _fewer(found, known.truth[name]):
-                outcomes.add("missing")
+                outcomes["missing"] = name
             else:
                 wrong.append(f"{name}: {str(found)[:200]} instead of {str(known.truth[name])[:200]}")
     return outcomes, wrong
@@ -375,8 +380,8 @@ def judge(store: Store, known: Known) -> tuple[str, str]:
         complaint = str(error)
     if wrong:
         return "WRONG", "; ".join(wrong)
-    if complaint is None and outcomes != {"same"}:
-        return "WRONG", f"verify says nothing, reading: {sorted(outcomes)}"
+    if complaint is None and set(outcomes) != {"same"}:
+        return "WRONG", f"verify says nothing, reading: {outcomes}"
     if "said" in outcomes:
         return "said", ""
     if complaint is not None:
@@ -399,7 +404,7 @@ def try_pack_flip(flip: Flip, store: Store, known: Known, packs: PackFlips) -> t
 def run_flips(laboratory: Laboratory, flips: list[Flip], tally: collections.Counter[str]) -> list[str]:
     """All of them, some hundred per child process; what must not be."""
     findings: list[str] = []
-    position = 0
+    position = shown = 0
     while position < len(flips):
         batch = flips[position : position + FLIPS_PER_CHILD]
         child = Child(lambda said, batch=batch: _run_batch(laboratory, batch, said))
@@ -416,18 +421,40 @@ def run_flips(laboratory: Laboratory, flips: list[Flip], tally: collections.Coun
                 findings.append(f"{flip}: {verdict} {detail}")
             done += 1
         if done < len(batch) and message is None:
-            status = "hangs" if not child.ended else f"status {child.wait(5)}"
-            tally[f"{batch[done].scene} DIED"] += 1
-            findings.append(f"{batch[done]}: DIED {status}")
+            flip, status = batch[done], child.wait(5) if child.ended else None
+            verdict, detail = "DIED", "hangs" if status is None else f"status {status}"
+            if status is not None and -status in CRASHES:
+                verdict, detail = _rebuilt(laboratory, flip)
+            tally[f"{flip.scene} {verdict}"] += 1
+            if verdict in FINDINGS:
+                findings.append(f"{flip}: {verdict} {detail}")
             done += 1
         child.end()
         position += done
-        for finding in findings[-1:] if done else ():
-            if finding.startswith(str(batch[done - 1])):
-                print(
-                    finding[:200], finding[-500:] if len(finding) > 200 else "", file=sys.stderr, flush=True
-                )
+        for finding in findings[shown:]:
+            print(finding[:200], finding[-500:] if len(finding) > 200 else "", file=sys.stderr, flush=True)
+        shown = len(findings)
     return findings
+
+
+def _rebuilt(laboratory: Laboratory, flip: Flip) -> tuple[str, str]:
+    """LMDB has crashed the process: as the supervisor does, have it rebuilt, and nothing may be missing."""
+
+    def run(said: Said) -> None:
+        victim = laboratory.folder / "victim"
+        source, known = laboratory.source(flip.scene)
+        bring_back(source, victim)
+        flip.apply(victim)
+        set_poison(victim, CRASHED, FileOps())
+        with Store.open(victim, kind="worker") as store:
+            said("verdict", *judge(store, known))
+
+    child = Child(run)
+    message = child.receive(time.monotonic() + FLIP_SECONDS)
+    child.end()
+    if message is None or message[0] == "raised":
+        return "DIED", f"after the rebuild: {message}"
+    return ("rebuilt", "") if message[1] == "same" else ("WRONG", f"after the rebuild: {message[1:]}")
 
 
 def _run_batch(laboratory: Laboratory, batch: list[Flip], said: Said) -> None:

@@ -388,8 +388,8 @@ class Worker:
                 ingest.feed(data[start : start + 50_000])
             manifest = ingest.finish()
             publication = ingest.publication()
-            record = replace(record, manifest=manifest.encode(), new_stored_bytes=ingest.new_stored_bytes)
-            return self._put_record(bucket, key, record, [publication])
+            record = replace(record, manifest=manifest.encode())
+            return self._put_record(bucket, key, record, [publication], lambda: ingest.new_stored_bytes)
         finally:
             ingest.abort()
 
@@ -397,14 +397,19 @@ class Worker:
         return ObjectRecord(body.size, int(time.time() * 1000), body.digest.hex(), OWNER)
 
     def _put_record(
-        self, bucket: Bucket, key: bytes, record: ObjectRecord, publications: Sequence[Publication]
+        self,
+        bucket: Bucket,
+        key: bytes,
+        record: ObjectRecord,
+        publications: Sequence[Publication],
+        added: Callable[[], int] = lambda: 0,
     ) -> str:
         change = self._change()
 
         def commit(txn: Transaction) -> bytes | None:
             where = buckets.get_bucket(txn, bucket)
             assert where is not None
-            return put_object(txn, where, key, record, change)
+            return put_object(txn, where, key, replace(record, new_stored_bytes=added()), change)
 
         return (self._commit(commit, publications) or b"").hex()
 

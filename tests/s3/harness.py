@@ -236,11 +236,11 @@ class Server:
             time.sleep(0.01)
         self._descendants.clear()
 
-    def kill_worker(self, index: int = 0) -> int:
-        """SIGKILL to one worker alone; the supervisor is to start another. The pid it had."""
+    def kill_worker(self, index: int = 0, number: int = signal.SIGKILL) -> int:
+        """A signal to one worker alone; the supervisor is to start another. The pid it had."""
         workers = self.worker_pids()
         pid = workers[index % len(workers)]
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         return pid
 
     def restart(self) -> Self:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.s3.conftest import make_boto_client
+from cas.adoption import inspect
+from cas.packs import LocalPacks
+from tests.s3.conftest import make_boto_client, make_caller
 from tests.s3.expect import contents_of
 
 MIB = 1 << 20
@@ -93,6 +99,39 @@ def test_what_was_there_is_there_after_every_end_and_without_meta(new_server, rn
         s3.close()
 
 
+def test_after_a_crash_in_c_the_database_is_rebuilt_once_and_not_again(new_server, rng):
+    """LMDB dies of some damaged pages (SIGBUS, SIGSEGV), each time that somebody walks there."""
+    with new_server(workers=2) as server:
+        caller = make_caller(server)
+        body = rng.randbytes(100_000)
+        assert caller.call("PUT", "/crashed").status == 200
+        assert caller.call("PUT", "/crashed/k", body=body).status == 200
+
+        def crash(number: signal.Signals) -> int:
+            """How many workers were replaced."""
+            before = set(server.worker_pids())
+            gone = server.kill_worker(number=number)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                now = server.worker_pids()
+                if len(now) == 2 and gone not in now and answers(caller):
+                    break
+                time.sleep(0.05)
+            assert caller.call("GET", "/crashed/k").body == body
+            return len(before - set(server.worker_pids()))
+
+        assert crash(signal.SIGBUS) == 2
+        assert "stop all processes, then start all" in server.log_text()
+        assert (server.data / "run" / "poisoned.before").read_text().startswith("a process crashed (SIGBUS)")
+        assert crash(signal.SIGSEGV) == 1
+
+
+def answers(caller) -> bool:
+    with contextlib.suppress(OSError):
+        return caller.call("GET", "/crashed/k").status == 200
+    return False
+
+
 def test_a_lost_secret_key_stops_the_start_and_names_the_way_out(new_server):
     server = new_server()
     with server:
@@ -140,3 +179,24 @@ def test_without_its_identity_a_store_is_refused_and_comes_back_by_rebuild(new_s
     server.cli("rebuild", "--identity-from-packs")
     with server:
         assert picture(server) == before
+
+
+def test_small_uploads_that_share_frames_survive_a_kill_and_a_rebuild(new_server, rng):
+    bodies = {f"small/{n}": rng.randbytes(6000) for n in range(96)}  # a chunk each
+    server = new_server()
+    with server:
+        s3 = make_boto_client(server)
+        s3.create_bucket(Bucket="many")
+        with ThreadPoolExecutor(16) as clients:
+            list(clients.map(lambda key: s3.put_object(Bucket="many", Key=key, Body=bodies[key]), bodies))
+        server.kill()
+    packs = LocalPacks(server.data / "packs")
+    frames = [frame.header for pack in packs.packs() for frame in inspect(packs, pack).frames]
+    packs.close()
+    assert sum(len(frame.ids) for frame in frames) == len(bodies)
+    assert len(frames) < len(bodies)
+    shutil.rmtree(server.data / "meta")
+    with server:
+        for key, body in bodies.items():
+            assert s3.get_object(Bucket="many", Key=key)["Body"].read() == body
+        s3.close()

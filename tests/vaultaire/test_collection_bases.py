@@ -98,14 +98,58 @@ def test_chunks_of_a_dead_frame_may_be_found_again_so_its_bases_stay(world):
     assert world.get(b"again") == second
 
 
-def test_what_is_moved_relies_on_nothing_any_more(world):
+MERGE = gc.Policy(target_bytes=1 << 30, small_packs=2)
+
+
+def move(world: World, times: int = 1) -> None:
+    for number in range(times):
+        world.put(b"other", noise(1000, number))
+        world.seal()
+        world.collect(MERGE)
+        world.seal()
+
+
+def test_what_is_moved_keeps_its_bases_and_they_stay(world):
     first = stored(world, b"first")
     second = stored(world, b"second", 1)
-    world.put(b"other", noise(1000))
     world.seal()
-    for _ in range(3):
-        world.collect(gc.Policy(target_bytes=1 << 30, small_packs=2))
-        world.seal()
+    before = bases(world)
+    move(world, times=3)
+    assert bases(world).keys().isdisjoint(before), "all of it was moved"
+    assert {base for each in bases(world).values() for base in each.ids} <= {
+        base for each in before.values() for base in each.ids
+    }
+    world.delete(b"first")
+    move(world, times=2)
+    assert bases(world)
+    forget_cached(world)
+    assert world.get(b"second") == second != first
+    world.delete(b"second")
+    world.delete(b"other")
+    world.collect(GREEDY)
+    assert bases(world) == {}
+
+
+def test_a_part_of_a_frame_keeps_its_bases_alone(world):
+    """Of what was stored behind bases some chunks are dead, the others are moved."""
+    stored(world, b"first")
+    second = stored(world, b"second", 1)
+    part = second[: len(second) // 2]
+    world.put(b"part", part)
+    world.delete(b"second")
+    world.seal()
+    move(world)
+    assert bases(world)
+    forget_cached(world)
+    assert world.get(b"part") == part
+
+
+def test_bases_that_cannot_be_read_are_left_behind(world, monkeypatch):
+    first = stored(world, b"first")
+    second = stored(world, b"second", 1)
+    world.seal()
+    monkeypatch.setattr("cas.store.ChunkStore.find_bases", lambda self, frame: None)
+    move(world)
     assert bases(world) == {}
     forget_cached(world)
     assert (world.get(b"first"), world.get(b"second")) == (first, second)

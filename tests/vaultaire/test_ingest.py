@@ -8,11 +8,15 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cas.ingest
+from cas.adoption import inspect
 from cas.catalog import TABLES
 from cas.chunk import Identity
+from cas.errors import CasError, NoSpace
 from cas.memory_packs import MemoryPacks
 from cas.store import ChunkStore
 from index.memory_kv import MemoryKv
+from index.records import ObjectRecord
 from vaultaire.budget import GUARANTEED_BYTES, BudgetExhausted, MemoryBudget
 from vaultaire.commit import Committer
 from vaultaire.ingest import INLINE_MAX_BYTES, UPLOAD_BYTES, BodyTooLarge, ClientGone, Upload
@@ -61,7 +65,8 @@ def cut(data, seed, largest=200_000):
 class Bench:
     def __init__(self, budget_bytes=64 * MIB):
         self.kv = MemoryKv(TABLES)
-        self.chunks = ChunkStore(self.kv, MemoryPacks(), Identity.create(), 1)
+        self.packs = MemoryPacks()
+        self.chunks = ChunkStore(self.kv, self.packs, Identity.create(), 1)
         self.committer = Committer(self.kv, self.chunks, lambda: None)
         self.budget = MemoryBudget(budget_bytes)
         self.threads = Threads()
@@ -214,3 +219,86 @@ async def test_the_same_body_twice_adds_nothing():
     assert first.new_stored_bytes > 0
     assert second.new_stored_bytes == 0
     assert bench.read(second) == data
+
+
+def small_uploads(count, size=6000):
+    return [data_of(size, seed) for seed in range(count)]
+
+
+async def put_all(bench, bodies, commit):
+    """All of them at once, each committed by `commit(upload, number)`; the uploads, and what they failed with."""
+    uploads, failures = {}, {}
+    bench.committer = Committer(bench.kv, bench.chunks, lambda: None)  # one that ran has ended
+
+    async def put(number):
+        try:
+            with bench.upload() as upload:
+                await upload.receive(body([bodies[number]]))
+                await commit(upload, number)
+                upload.committed = True
+                uploads[number] = upload
+        except CasError as error:
+            failures[number] = type(error)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(bodies)):
+            nursery.start_soon(put, number)
+        while len(bench.committer._waiting) < len(bodies):
+            await trio.lowlevel.checkpoint()
+        with trio.move_on_after(0):  # what waits is served to the end, as one group
+            await bench.committer.run()
+    return uploads, failures
+
+
+def commits(bench, records=None):
+    async def commit(upload, number):
+        record = ObjectRecord(upload.size, 1, "0" * 32, "root", manifest=upload.manifest.encode())
+
+        def fn(txn):
+            if records is not None:
+                records[number] = upload.counted(record)
+
+        await bench.committer.commit(fn, upload.publications)
+
+    return commit
+
+
+async def test_small_uploads_of_one_group_share_a_frame_and_its_cost():
+    bench, bodies, records = Bench(), small_uploads(5), {}
+    uploads, failures = await put_all(bench, bodies, commits(bench, records))
+    assert not failures
+    assert [bench.read(uploads[number]) for number in range(5)] == bodies
+    (pack,) = bench.packs.packs()
+    (frame,) = inspect(bench.packs, pack).frames
+    assert sum(record.new_stored_bytes for record in records.values()) == frame.header.total_length
+    assert all(record.new_stored_bytes > 6000 for record in records.values())
+    assert all(
+        upload.new_stored_bytes == records[number].new_stored_bytes for number, upload in uploads.items()
+    )
+
+
+async def test_what_waits_for_its_commit_counts_as_held_until_then(monkeypatch):
+    monkeypatch.setattr(cas.ingest, "TAIL_RAW_BYTES", 64 << 10)  # more than is guaranteed to a stream
+    bench, bodies = Bench(), small_uploads(3, 60_000)
+    held = []
+
+    async def commit(upload, number):
+        held.append(bench.budget.held_bytes)
+        await commits(bench)(upload, number)
+
+    await put_all(bench, bodies, commit)
+    assert max(held) == 3 * 60_000
+    assert bench.budget.held_bytes == 0
+
+
+async def test_a_full_disk_in_the_commit_fails_the_uploads_and_leaves_nothing_behind():
+    bench, bodies = Bench(), small_uploads(5)
+    bench.packs.capacity = 9000
+    uploads, failures = await put_all(bench, bodies, commits(bench))
+    assert len(uploads) == 1
+    assert set(failures.values()) == {NoSpace}
+    assert bench.budget.held_bytes == len(bench.chunks._known) == 0
+    bench.packs.capacity = None
+    again, failures = await put_all(bench, bodies, commits(bench))
+    assert not failures
+    assert [bench.read(again[number]) for number in range(5)] == bodies

@@ -216,6 +216,29 @@ def test_old_uploads_are_aborted_with_their_parts(world):
     assert world.keys(bucket) == [b"object"]
 
 
+# --- what the audit log is told
+
+
+def test_all_that_goes_is_told_and_a_rehearsal_tells_nothing(world):
+    rules = rule(expire_days=1, noncurrent_days=10, abort_days=7)
+    bucket = world.bucket("b", rules, versioning="Enabled")
+    world.version(bucket, b"k", 0)
+    world.version(bucket, b"k", NOW - 11 * DAY_MS)
+    world.begin_upload(bucket, b"u", 0)
+    told = []
+    run = world.lifecycle(versions=IndexVersions(), on_expired=told.extend, dry_run=True)
+    assert run.run_pass().total == 3
+    assert told == []
+    report = world.lifecycle(versions=IndexVersions(), on_expired=told.extend).run_pass()
+    assert [(each.action, each.key) for each in told] == [
+        ("ExpireObject", b"k"),
+        ("ExpireVersion", b"k"),
+        ("ExpireUpload", b"u"),
+    ]
+    assert all(each.bucket == "b" for each in told)
+    assert report.total == 3
+
+
 # --- versions
 
 

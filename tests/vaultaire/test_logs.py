@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 from vaultaire import log_file
 from vaultaire.access import ANONYMOUS, new_principal
 from vaultaire.access_log import combined_line, json_line, redact_query
-from vaultaire.audit_log import AUDITED, note_command, read_audit_log, request_lines, write_audit_log
+from vaultaire.audit_log import (
+    AUDITED,
+    Expired,
+    note_command,
+    note_expired,
+    read_audit_log,
+    request_lines,
+    write_audit_log,
+)
 from vaultaire.log_file import LogFile, append, keep_writing, open_log
 from vaultaire.s3.observation import Observation
 from vaultaire.s3.operation import Operation
@@ -364,6 +372,26 @@ def test_commands_write_to_the_servers_audit_log(tmp_path, caplog):
         store.kv.commit(lambda txn: write_audit_log(txn, None))
         with store.kv.snapshot() as reader:
             assert read_audit_log(reader) is None
+
+
+def test_what_lifecycle_removes_is_in_the_audit_log(tmp_path):
+    path = tmp_path / "audit.log"
+    with Store.open(tmp_path / "data", kind="command", create=True) as store:
+        expired = [Expired("ExpireObject", "b", b"k\n\xff", None), Expired("ExpireUpload", "b", b"k", "u1")]
+        note_expired(store.kv, expired)
+        store.kv.commit(lambda txn: write_audit_log(txn, path))
+        note_expired(store.kv, expired)
+    one, two = map(json.loads, lines_of(path))
+    assert one.pop("time").endswith("Z")
+    assert one == {
+        "source": "lifecycle",
+        "action": "ExpireObject",
+        "bucket": "b",
+        "key": "k\n\ufffd",
+        "version_id": None,
+        "result": "ok",
+    }
+    assert (two["action"], two["upload_id"]) == ("ExpireUpload", "u1")
 
 
 def test_a_log_is_no_terminal_and_for_its_owner_and_group(tmp_path):

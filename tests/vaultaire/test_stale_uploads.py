@@ -21,6 +21,7 @@ class World:
     def __init__(self) -> None:
         self.kv = MemoryKv(TABLES)
         self.now_ms = NOW
+        self.told = []
 
     def bucket(self, name: str, *rules: Rule) -> int:
         def make(txn) -> int:
@@ -48,7 +49,7 @@ class World:
             return sorted(UploadRecord.decode(value).key for _, value in reader.scan(UPLOADS))
 
     def stale(self, days: float = 7) -> StaleUploads:
-        return StaleUploads(self.kv, days, clock=lambda: self.now_ms / 1000)
+        return StaleUploads(self.kv, days, clock=lambda: self.now_ms / 1000, on_expired=self.told.extend)
 
 
 @pytest.fixture
@@ -65,6 +66,10 @@ def test_uploads_without_activity_go(world):
     stale = world.stale()
     assert sum(stale.run_slice() for _ in range(3)) == 2
     assert world.left() == [b"old with a new part", b"young"]
+    assert [(each.action, each.bucket, each.key) for each in world.told] == [
+        ("ExpireUpload", "first", b"old"),
+        ("ExpireUpload", "second", b"old with an old part"),
+    ]
 
 
 def test_a_rule_of_the_bucket_decides_alone(world):

@@ -30,6 +30,7 @@ _COMMANDS = {
     "gc": "vaultaire.cli.gc",
     "verify": "vaultaire.cli.verify",
     "repair": "vaultaire.cli.repair",
+    "analyze": "vaultaire.cli.analyze",
     "import": "vaultaire.cli.import_",
     "export": "vaultaire.cli.export",
     "backup": "vaultaire.cli.backup",
@@ -44,7 +45,7 @@ _COMMANDS = {
 _SECTIONS = {
     "Serve": ("serve", "env", "doctor", "config", "completion"),
     "Keys, buckets, sizes": ("key", "bucket", "stats", "du"),
-    "Move data": ("import", "export"),
+    "Move data": ("analyze", "import", "export"),
     "Care for a store": ("backup", "restore", "verify", "repair", "rebuild", "gc", "lifecycle"),
 }
 
@@ -56,6 +57,8 @@ _OTHER_WORDS = {
     "status": "doctor",
     "info": "stats",
     "size": "du",
+    "forecast": "analyze",
+    "estimate": "analyze",
     "user": "key",
     "check": "verify",
     "fsck": "verify",

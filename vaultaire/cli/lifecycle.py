@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -33,12 +34,19 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(data: Path, dry_run: bool, as_json: bool) -> None:
     """Expire now what the buckets' rules say, and print how much that was."""
+    from vaultaire.audit_log import note_expired
     from vaultaire.lifecycle import Lifecycle
     from vaultaire.store import Store
     from vaultaire.version_expiry import IndexVersions
 
     with Store.open(data, kind="command") as store, Progress() as progress:
-        lifecycle = Lifecycle(store.kv, store.writer, IndexVersions(), dry_run=dry_run)
+        lifecycle = Lifecycle(
+            store.kv,
+            store.writer,
+            IndexVersions(),
+            dry_run=dry_run,
+            on_expired=partial(note_expired, store.kv),
+        )
         report = lifecycle.run_pass(lambda so_far: progress.advance("expired", so_far.total))
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": dry_run}))

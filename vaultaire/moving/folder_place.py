@@ -3,7 +3,7 @@
 **Source**: every regular file below it is an object, its path (with `/`) the key, its time of change the object's, its
 type guessed from its name. Not taken, and noted: symbolic links (they are not followed, so nothing outside is read),
 sockets, devices, and names that are not UTF-8 or too long. Empty folders are nothing in S3. A file that changes while
-it is read is noticed by length and time, and read anew. Keys come in byte order, one folder held in memory at a time.
+it is read is noticed by length and time, and read anew. Keys come in byte order, one folder of each level held in memory at a time.
 
 **Target**: an object becomes a file at its key, written beside it, flushed and renamed, with the object's time; so it is
 there whole or not at all. A key that is no path (an empty, `.` or `..` part, a trailing `/`, a part over 255 bytes, a
@@ -57,11 +57,30 @@ class FolderSource:
         """See `places.Source`; None begins anew."""
         del versions
         if token is None or self._files is None:
-            self._files = self._walk(b"")
+            self._files = self._walk()
         page = list(islice(self._files, PAGE_FILES))
         return page, "more" if len(page) == PAGE_FILES else None
 
-    def _walk(self, folder: bytes) -> Iterator[Entry]:
+    def _walk(self) -> Iterator[Entry]:
+        """Depth first; not by recursion, for folders may lie in each other deeper than Python's stack."""
+        waiting = [self._listed(b"")]  # per level, what is still to come
+        while waiting:
+            found = next(waiting[-1], None)
+            if found is None:
+                waiting.pop()
+                continue
+            key, item = found
+            if item.is_symlink():
+                self._report.note("symbolic links, not followed")
+            elif item.is_dir(follow_symlinks=False):
+                waiting.append(self._listed(key + b"/"))
+            elif not item.is_file(follow_symlinks=False):
+                self._report.note("sockets, pipes and devices")
+            else:
+                yield from self._entry(key)
+
+    def _listed(self, folder: bytes) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+        """(key, entry) of what is in a folder, in the order of keys."""
         try:
             with os.scandir(os.path.join(self._root, folder)) as entries:
                 found = sorted(entries, key=_place)
@@ -69,15 +88,7 @@ class FolderSource:
             self._report.fail(folder, f"the folder cannot be read: {error.strerror}")
             return
         for item in found:
-            key = folder + item.name
-            if item.is_symlink():
-                self._report.note("symbolic links, not followed")
-            elif item.is_dir(follow_symlinks=False):
-                yield from self._walk(key + b"/")
-            elif not item.is_file(follow_symlinks=False):
-                self._report.note("sockets, pipes and devices")
-            else:
-                yield from self._entry(key)
+            yield folder + item.name, item
 
     def _entry(self, key: bytes) -> Iterator[Entry]:
         try:

@@ -21,7 +21,7 @@ from index.versions import put_object
 from vaultaire.moving.carried import check_tags, parse_carried
 from vaultaire.moving.places import Changed, Entry, Gone, MovingError, ObjectError, PlaceError, WrongBytes
 from vaultaire.moving.plans import Overwrite, Verdict, plan_object
-from vaultaire.moving.taking import TRIES, Taking
+from vaultaire.moving.taking import TRIES, Taking, counted
 from vaultaire.moving.transport import FIRST_ATTEMPTS, share_out
 from vaultaire.moving.version_import import take_versions
 from vaultaire.s3.errors import S3Error
@@ -295,7 +295,7 @@ class Import:
             now = get_object(txn, bucket.id, key)
             if (now and now.sequence) != (found and found.sequence):
                 raise Changed("it was written in the destination meanwhile")
-            put_object(txn, bucket, key, replace(record, owner=bucket.owner), change)
+            put_object(txn, bucket, key, counted(replace(record, owner=bucket.owner), upload), change)
 
         await self._taking.commit(commit, upload)
 

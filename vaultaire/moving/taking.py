@@ -223,3 +223,8 @@ class Taking:
             new_stored_bytes=upload.new_stored_bytes,
         )
         return carried.onto(record, check_tags(tags))
+
+
+def counted(record: ObjectRecord, upload: Upload | None) -> ObjectRecord:
+    """For use inside the commit: the end of the body is written by it."""
+    return record if upload is None else upload.counted(record)

@@ -13,7 +13,7 @@ from index import buckets
 from index.versions import delete_object, list_key, put_object
 from vaultaire.moving.places import ObjectError, WrongBytes
 from vaultaire.moving.plans import Overwrite, plan_chain
-from vaultaire.moving.taking import TRIES
+from vaultaire.moving.taking import TRIES, counted
 
 if TYPE_CHECKING:
     from index.kv import Transaction
@@ -92,7 +92,7 @@ async def _commit_version(
         if record is None:
             delete_object(txn, bucket, key, bucket.owner, change)
         else:
-            put_object(txn, bucket, key, replace(record, owner=bucket.owner), change)
+            put_object(txn, bucket, key, counted(replace(record, owner=bucket.owner), upload), change)
         return txn.sequence
 
     return await taking.commit(commit, upload)

@@ -1,4 +1,4 @@
-"""`python -m tools.bench.savings [--only NAME ...] [--scale S] [--peers PEER ...] [--policy NAME=VALUE ...] [--json FILE]`.
+"""`python -m tools.bench.savings [--only NAME ...] [--scale S] [--prefixes POLICY] [--peers PEER ...] [--policy NAME=VALUE ...]`.
 
 Every corpus goes version after version into a new server, through S3, and into each peer; then the server is stopped, what can be
 collected is collected, and `stored_bytes` of `vaultaire stats` (packs and database, metadata included) is held against the peers'
@@ -26,7 +26,7 @@ from tools.bench.savings.corpus import Corpus, Site
 from tools.bench.savings.table import OURS, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 CORPORA = {c.name: c for c in (*trees.CORPORA, *databases.CORPORA, *records.CORPORA, *binaries.CORPORA)}
 
@@ -53,18 +53,19 @@ def main() -> int:
             _write(rows, arguments)
     failed = table.failures(rows, arguments.floor, complete={r.corpus.name for r in rows} == set(CORPORA))
     _conclude(rows, failed, missing)
-    if arguments.json is not None:
-        whole = {"scale": arguments.scale, "policy": arguments.policy, "mean": table.geometric_mean(rows)}
-        arguments.json.write_text(
-            json.dumps(whole | {"rows": [table.to_json(row) for row in rows]}, indent=1)
-        )
+    _write(rows, arguments)
     return 2 if missing else 1 if failed else 0
 
 
 def _write(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     """After each row: a run that is broken off keeps what it has."""
     if arguments.json is not None:
-        whole = {"scale": arguments.scale, "policy": arguments.policy, "mean": table.geometric_mean(rows)}
+        whole = {
+            "scale": arguments.scale,
+            "prefixes": arguments.prefixes,
+            "policy": arguments.policy,
+            "mean": table.geometric_mean(rows),
+        }
         arguments.json.write_text(
             json.dumps(whole | {"rows": [table.to_json(row) for row in rows]}, indent=1)
         )
@@ -96,15 +97,16 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--policy", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the server"
     )
-    parser.add_argument(
-        "--floor", type=float, default=table.MEAN_FLOOR, help="for the mean of ours / best peer"
-    )
+    parser.add_argument("--prefixes", choices=table.MEAN_FLOORS, default="auto", help="of the bucket")
+    parser.add_argument("--floor", type=float, help="for the mean of ours / best peer")
     parser.add_argument(
         "--git", type=Path, default=Path(), help="a repository with history (default: this one)"
     )
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--work", type=Path, help="where to put the data (default: the temporary folder)")
     arguments = parser.parse_args()
+    if arguments.floor is None:
+        arguments.floor = table.MEAN_FLOORS[arguments.prefixes]
     arguments.policy = dict(setting.split("=", 1) for setting in arguments.policy)
     return arguments
 
@@ -112,25 +114,24 @@ def _parse() -> argparse.Namespace:
 def _measure(corpus: Corpus, arguments: argparse.Namespace, peers: Sequence[str]) -> Row:
     work = Path(tempfile.mkdtemp(prefix="vaultaire-savings-", dir=arguments.work))
     try:
-        return measure(corpus, work, arguments.git, arguments.scale, peers, arguments.policy)
+        return measure(corpus, work, peers, arguments)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def measure(
-    corpus: Corpus, work: Path, git: Path, scale: float, peers: Sequence[str], policy: Mapping[str, str]
-) -> Row:
+def measure(corpus: Corpus, work: Path, peers: Sequence[str], arguments: argparse.Namespace) -> Row:
     """Store all versions in ours and in the peers, side by side, over folders below `work`."""
-    site = Site(work / "versions", work / "scratch", git, scale)
+    site = Site(work / "versions", work / "scratch", arguments.git, arguments.scale)
     site.folder.mkdir()
     site.scratch.mkdir()
     row = Row(corpus)
     began = time.monotonic()
     with ExitStack() as ending:
         compared: dict[str, stores.Store] = {}
-        for name in (OURS, *peers):
-            compared[name] = stores.Vaultaire(work, policy) if name == OURS else stores.PEERS[name](work)
-            ending.callback(compared[name].end)
+        compared[OURS] = stores.Vaultaire(work, arguments.policy, arguments.prefixes)
+        compared.update({name: stores.PEERS[name](work) for name in peers})
+        for store in compared.values():
+            ending.callback(store.end)
         pool = ending.enter_context(ThreadPoolExecutor(len(compared)))
         for version, _ in enumerate(corpus.versions(site)):
             row.versions += 1

@@ -58,9 +58,10 @@ class Vaultaire:
     """A server with one worker and without parity, which the others have not; one object for each file, in one PUT each.
 
     `policy`: settings of the server by name (see docs/configuration.md); an unknown one is refused when it starts.
+    `prefixes`: of the bucket.
     """
 
-    def __init__(self, work: Path, policy: Mapping[str, str]) -> None:
+    def __init__(self, work: Path, policy: Mapping[str, str], prefixes: str) -> None:
         environment = {f"VAULTAIRE_{name.upper()}": value for name, value in policy.items()}
         self._server = Server(
             work / "vaultaire",
@@ -78,6 +79,7 @@ class Vaultaire:
             config=Config(max_pool_connections=STREAMS, read_timeout=COMMAND_SECONDS),
         )
         self._s3.create_bucket(Bucket=BUCKET)
+        self._server.cli("bucket", "prefixes", BUCKET, prefixes)
         self._transfer = TransferConfig(multipart_threshold=1 << 32, use_threads=False)
         self._began = self._settled()
 

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from tools.bench.savings.stores import Stored
 
 OURS = "vaultaire"
-MEAN_FLOOR = 1.35  # ours / best peer, over all corpora
+MEAN_FLOORS = {
+    "off": 1.35,
+    "auto": 1.7,
+    "on": 1.7,
+}  # ours / best peer, over all corpora, by the bucket's prefixes
 CORPUS_FLOOR = 0.95
 RANDOM_CEILING = 1.005  # stored / logical
 ENCRYPTED_CEILING = 2.0  # chunks per MiB

@@ -141,7 +141,7 @@ async def upload_part(call: Call) -> Response:
 
         def commit(txn: Transaction) -> None:
             bucket, _ = _find_upload(call, txn, identifier)
-            uploads.put_part(txn, bucket, key, identifier, part, call.store.writer)
+            uploads.put_part(txn, bucket, key, identifier, upload.counted(part), call.store.writer)
 
         await call.commit(commit, upload.publications)
         upload.committed = True

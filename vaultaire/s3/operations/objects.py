@@ -88,7 +88,7 @@ async def put_object(call: Call) -> Response:
             bucket = call.bucket(txn)
             if wanted is not None:
                 wanted.check(_etag(find(txn, bucket.id, key)))
-            return put(txn, bucket, key, record, change)
+            return put(txn, bucket, key, upload.counted(record), change)
 
         version_id = await call.commit(commit, upload.publications)
         upload.committed = True

@@ -126,7 +126,7 @@ async def post_object(call: Call) -> Response:
             if wanted is not None:
                 existing = find(txn, bucket.id, key)
                 wanted.check(None if existing is None else existing.etag)
-            return put(txn, bucket, key, record, change)
+            return put(txn, bucket, key, upload.counted(record), change)
 
         version_id = await call.commit(commit, upload.publications)
         upload.committed = True
