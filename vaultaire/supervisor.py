@@ -6,7 +6,7 @@ What it guarantees:
 - After SIGTERM or SIGINT everything has ended within the grace plus one second: what has not is killed. A second
   signal kills at once.
 - A child that leaves with EX_TEMPFAIL found the store poisoned (a failed fsync): all are stopped, then all started.
-- A child that crashes (SIGBUS, SIGSEGV) has most likely walked a damaged page of LMDB, or one that the disk cannot read,
+- A child that crashes (SIGBUS, SIGSEGV, SIGABRT) has most likely walked a damaged page of LMDB, or one that the disk cannot read,
   and would again: LMDB is rebuilt, but not twice within an hour. That rebuilds too much after other crashes, never too
   little.
 - If the workers cannot be started at all, the server ends with an error instead of trying for ever.
@@ -47,7 +47,7 @@ BIND_SECONDS = 2.0  # how long a predecessor may hold the port
 BIND_PAUSE_SECONDS = 0.05
 KILL_SECONDS = 1.0  # beyond the grace
 FIRST_ATTEMPTS = 3  # crashes before a child was ever ready
-CRASHES = (signal.SIGBUS, signal.SIGSEGV)
+CRASHES = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)  # the last: its assertions
 STEADY_SECONDS = 10.0  # a child that ran so long starts with a clean record
 # Seconds before the next start, by failures in a row. Below a second for a worker, whatever happens.
 WORKER_PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8)
