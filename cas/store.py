@@ -36,7 +36,7 @@ from cas.pack import PackKind
 from cas.pending import Known, Pending
 from cas.prefix import BaseFinder, Chosen, Prefixes
 from cas.publication import Publication
-from cas.reading import CACHE_BYTES, FrameReader, Span, resolve
+from cas.reading import CACHE_BYTES, FrameReader, Slices, Span, resolve
 from cas.recovery import Recovery
 from cas.relocation import Relocation
 from cas.sink import Sink
@@ -186,8 +186,7 @@ class ChunkStore:
     ) -> Iterator[list[Span]]:
         """As `locate`, about `window_bytes` at a time (never less, but for the last; more by less than a span).
 
-        Longer spans than `span_bytes` are divided: less is held at a time, but a chunk is read and verified once for
-        each of its parts. Each step takes a short snapshot of its own; the generator may move between threads. Raises as `locate`.
+        Longer spans than `span_bytes` are divided: see `slices`. Each step takes a short snapshot of its own; the generator may move between threads. Raises as `locate`.
         """
         batch: list[Entry] = []
         held = 0
@@ -207,6 +206,10 @@ class ChunkStore:
         Raises CorruptChunk, MissingChunk, PackUnreadable.
         """
         return self._frames.read(spans, self._hasher.chunk_id)
+
+    def slices(self, span_bytes: int) -> Slices:
+        """Reads windows of one span that were divided to `span_bytes`."""
+        return Slices(self._frames, self._hasher.chunk_id, span_bytes)
 
     def read_node(self, reader: Reader, node: ChunkId) -> memoryview:
         """The bytes of a manifest's node, verified. Raises as `read`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -92,6 +93,48 @@ def test_spans_of_a_joined_chunk_are_divided_when_less_is_to_be_held():
     windows = list(rig.store.windows(manifest, 7, 2_900_000, 1, 128 << 10))
     assert all(len(spans) == 1 and spans[0].stop - spans[0].start <= 128 << 10 for spans in windows)
     assert b"".join(bytes(rig.store.read(spans)[0]) for spans in windows) == data[7:2_900_000]
+
+
+PART = 65_536
+
+
+def parts_of(rig: Rig, manifest, start: int, stop: int) -> list[bytes]:
+    slices = rig.store.slices(PART)
+    return [slices.read(spans[0]) for spans in rig.store.windows(manifest, start, stop, 1, PART)]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 5_000_000), (1_234_567, 4_999_999), (70_000, 70_001)])
+def test_parts_of_large_chunks_are_read_about_twice_in_all(start, stop):
+    rig = Rig(REAL)
+    data = noise(3_000_000) + words(2_000_000)
+    manifest, _ = rig.put(data)
+    rig.packs.reads.clear()
+    parts = parts_of(rig, manifest, start, stop)
+    assert b"".join(parts) == data[start:stop]
+    assert all(isinstance(part, bytes) and len(part) <= 131_072 for part in parts)
+    assert sum(length for _, _, length in rig.packs.reads) < 2 * (stop - start) + 2 * MAX_JOINED_BYTES
+
+
+def test_a_part_that_rots_while_the_chunk_is_being_read_is_noticed():
+    rig = Rig(REAL)
+    data = noise(1_000_000)
+    manifest, _ = rig.put(data)
+    slices = rig.store.slices(PART)
+    spans = [spans[0] for spans in rig.store.windows(manifest, 0, len(data), 1, PART)]
+    first, span = next((a, b) for a, b in pairwise(spans) if a.chunk == b.chunk)
+    begin = sum(each.stop - each.start for each in spans[: spans.index(span)])
+    assert slices.read(first) == data[begin - PART : begin]
+    placement = span.placement
+    at = placement.frame + placement.header_length + placement.inside + span.start
+    rig.packs.volatile[placement.pack][at + 7] ^= 1
+    with pytest.raises(CorruptChunk):
+        slices.read(span)
+    rig.packs.unreadable.add(placement.pack)
+    with pytest.raises(PackUnreadable):
+        slices.read(span)
+    rig.packs.unreadable.clear()
+    rig.packs.volatile[placement.pack][at + 7] ^= 1
+    assert slices.read(span) == data[begin : begin + span.stop - span.start]
 
 
 def test_decoded_frames_are_kept_for_a_while():

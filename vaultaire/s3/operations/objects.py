@@ -15,7 +15,8 @@ from index.records import ObjectRecord
 from index.versions import delete_object as delete
 from index.versions import delete_version
 from index.versions import put_object as put
-from vaultaire.reading import ObjectReader, send_window
+from vaultaire.budget import GUARANTEED_BYTES
+from vaultaire.reading import SMALL_SPAN_BYTES, ObjectReader, send_window
 from vaultaire.s3 import conditions, ranges
 from vaultaire.s3.body import MAX_PUT_BYTES, new_digests, new_upload, plan_body, receive_upload
 from vaultaire.s3.call import Call, Response
@@ -243,7 +244,8 @@ async def _attach_stream(
     """Read the first window now: damage found before the head is sent is an honest error."""
     assert record.manifest is not None
     services = call.services
-    lease = resources.enter_context(services.budget.admit(call.end))
+    guaranteed = max(GUARANTEED_BYTES, min(selected[1] - selected[0], SMALL_SPAN_BYTES))
+    lease = resources.enter_context(services.budget.admit(call.end, guaranteed))
     manifest = Manifest.decode(record.manifest)
     reader = ObjectReader(services.store.chunks, services.threads, lease, manifest, *selected)
     first = await reader.next_window()
