@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -43,15 +43,16 @@ from index.environment import (
 from index.fileops import NO_ROOM, FileOps
 from index.journal import ORIGIN, Position, Record
 from index.kv import CorruptJournal, KvError, MapFull
-from index.poison import CRASHED, clear_poison, poison_reason
+from index.poison import CRASHED, clear_poison, poison_reason, set_poison
 from index.segments import JournalReader, list_segments, segment_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 DEFAULT_MAP_SIZE_BYTES = 1 << 40  # sparse: address space only, the file is as long as its pages
 
+CRASHES = 3  # that somebody who only kills what takes him too long will hardly come to
 FOLDERS = ("journal", "checkpoint", "run", "tmp")
 
 
@@ -89,15 +90,36 @@ def recover(
     job = Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
     try:
         job.prepare(create=create)
-        try:
-            return job.replay_live()
-        except _RebuildNeeded as needed:
-            return job.rebuild(str(needed))
+        with _attempt(directory / "run" / "recovering") as crashed:
+            try:
+                if crashed >= CRASHES and poison_reason(directory) is None:
+                    set_poison(directory, f"{CRASHED} each time that it opened LMDB", job.files)
+                return job.replay_live()
+            except _RebuildNeeded as needed:
+                return job.rebuild(str(needed))
     except lmdb.Error as error:
         raise translate(error) from error
     except OSError as error:
         kind = MapFull if error.errno in NO_ROOM else KvError
         raise kind(f"cannot recover the metadata in {directory}: {error}") from error
+
+
+@contextmanager
+def _attempt(path: Path) -> Iterator[int]:
+    """How many recoveries in a row ended in here, and their process with them; this one counts until it comes back.
+
+    LMDB may die of a damaged page that opening it touches. Then nobody can say so but the next one.
+    """
+    earlier = 0
+    with suppress(OSError, ValueError):
+        earlier = int(path.read_text())
+    with suppress(OSError):  # it is not counted, then
+        path.write_text(f"{earlier + 1}\n")
+    try:
+        yield earlier
+    finally:
+        with suppress(OSError):
+            path.unlink()
 
 
 def rebuild(
@@ -143,7 +165,7 @@ class Recovery:
         self._table_names = tables
         self._store_id = store_id
         self._map_size = map_size
-        self._files = files
+        self.files = files
         self._tuning = tuning
         self._created = False
 
@@ -157,10 +179,10 @@ class Recovery:
             return
         if not create:
             raise NotRecovered(f"{self._directory} holds no metadata: no meta/, no journal, no checkpoint")
-        fd = self._files.open(segment_path(self._journal, ORIGIN.segment), os.O_RDWR | os.O_CREAT)
+        fd = self.files.open(segment_path(self._journal, ORIGIN.segment), os.O_RDWR | os.O_CREAT)
         os.close(fd)
-        self._files.sync_directory(self._journal)
-        self._files.sync_directory(self._directory)
+        self.files.sync_directory(self._journal)
+        self.files.sync_directory(self._directory)
         self._created = True
 
     def replay_live(self) -> RecoveryReport:
@@ -200,7 +222,7 @@ class Recovery:
             shutil.rmtree(folder, ignore_errors=True)  # the disk may be full: give the room back
             raise
         self.install(folder)
-        clear_poison(self._directory, self._files)
+        clear_poison(self._directory, self.files)
         sequence = None if base is None else base.sequence
         action: Literal["created", "rebuilt"] = "created" if self._created else "rebuilt"
         reason = "" if self._created else reason
@@ -261,7 +283,7 @@ class Recovery:
     ) -> tuple[Position, int, int]:
         """Apply the journal from `start`: (where it ends, functions applied, bytes of a torn tail cut)."""
         tables = open_tables(env, self._table_names)
-        reader = JournalReader(self._journal, self._store_id, start, self._files)
+        reader = JournalReader(self._journal, self._store_id, start, self.files)
         try:
             waiting: list[Record] = []
             waiting_bytes = 0
@@ -288,7 +310,7 @@ class Recovery:
     def replay_to_damage(self, env: lmdb.Environment, start: Position) -> None:
         """As `_replay`, but ends where the chain does, whatever follows. For salvage only."""
         tables = open_tables(env, self._table_names)
-        reader = JournalReader(self._journal, self._store_id, start, self._files)
+        reader = JournalReader(self._journal, self._store_id, start, self.files)
         try:
             for record, position in reader:
                 self._apply(env, tables, [record], position)
@@ -310,14 +332,14 @@ class Recovery:
                         else:
                             txn.put(key, wrap(seeds, key, value), db=handle)
             write_engine_row(txn, APPLIED_KEY, encode_position(end))
-            self._files.commit(txn)
+            self.files.commit(txn)
 
     def finish(self, env: lmdb.Environment, header: EnvironmentHeader) -> None:
         """The header is the mark that recovery is complete: it goes last."""
         with env.begin(write=True) as txn:
             write_engine_row(txn, HEADER_KEY, header.encode())
-            self._files.commit(txn)
-        self._files.sync_environment(env)
+            self.files.commit(txn)
+        self.files.sync_environment(env)
 
     # Rebuild
 
@@ -330,7 +352,7 @@ class Recovery:
                 candidate = checkpoint.read_sidecar(sidecar)
                 if candidate.store_id != self._store_id:
                     raise checkpoint.CorruptCheckpoint(f"{sidecar} belongs to another store")
-                checkpoint.restore(candidate, folder, self._files)
+                checkpoint.restore(candidate, folder, self.files)
                 return candidate, tuple(damaged)
             except checkpoint.CorruptCheckpoint as error:
                 damaged.append(str(error))
@@ -349,7 +371,7 @@ class Recovery:
         if base is None:
             with env.begin(write=True) as txn:
                 write_engine_row(txn, APPLIED_KEY, encode_position(ORIGIN))
-                self._files.commit(txn)
+                self.files.commit(txn)
             return ORIGIN
         with env.begin() as txn:
             tables = stored_tables(txn)
@@ -359,11 +381,11 @@ class Recovery:
 
     def install(self, folder: Path) -> None:
         """Between the two renames there is no `meta/`: a crash there means one more rebuild."""
-        self._files.unlink(folder / "lock.mdb")
+        self.files.unlink(folder / "lock.mdb")
         allocate_lock_file(folder, self._tuning)
-        self._files.sync_directory(folder)
+        self.files.sync_directory(folder)
         if self._meta.exists():
-            self._files.rename(self._meta, folder.with_name(f"{folder.name}-old"))
-        self._files.rename(folder, self._meta)
-        self._files.sync_directory(self._directory)
+            self.files.rename(self._meta, folder.with_name(f"{folder.name}-old"))
+        self.files.rename(folder, self._meta)
+        self.files.sync_directory(self._directory)
         shutil.rmtree(folder.with_name(f"{folder.name}-old"), ignore_errors=True)

@@ -555,3 +555,30 @@ def test_recovery_that_fails_at_any_effect_is_repaired_by_the_next(tmp_path, way
         if not files.has_failed:
             break
     assert failures > 0  # not all: an EIO of LMDB's while replaying leads to a rebuild at once
+
+
+def test_after_three_openings_that_did_not_come_back_lmdb_is_rebuilt(tmp_path, monkeypatch):
+    """As if LMDB died of a damaged page in the middle of being opened."""
+    fill(tmp_path, 3)
+
+    class Died(BaseException):
+        pass
+
+    def die(self):
+        raise Died
+
+    counted = tmp_path / "run" / "recovering"
+    for number in range(1, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr("index.recovery.Recovery.replay_live", die)
+            patch.setattr("pathlib.Path.unlink", lambda self, missing_ok=False: None)  # it is dead
+            with pytest.raises(Died):
+                recover(tmp_path, tables=TABLES, store_id=STORE_ID, tuning=TUNING)
+        assert counted.read_text() == f"{number}\n"
+    report = recover(tmp_path, tables=TABLES, store_id=STORE_ID, tuning=TUNING)
+    assert (report.action, report.reason) == (
+        "rebuilt",
+        "poisoned: a process crashed each time that it opened LMDB",
+    )
+    assert not counted.exists()
+    assert recover(tmp_path, tables=TABLES, store_id=STORE_ID, tuning=TUNING).action == "intact"
