@@ -90,7 +90,7 @@ def recover(
     job = Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
     try:
         job.prepare(create=create)
-        with _attempt(directory / "run" / "recovering") as crashed:
+        with _attempt(directory / "run" / "recovering", job.files) as crashed:
             try:
                 if crashed >= CRASHES and poison_reason(directory) is None:
                     set_poison(directory, f"{CRASHED} each time that it opened LMDB", job.files)
@@ -105,7 +105,7 @@ def recover(
 
 
 @contextmanager
-def _attempt(path: Path) -> Iterator[int]:
+def _attempt(path: Path, files: FileOps) -> Iterator[int]:
     """How many recoveries in a row ended in here, and their process with them; this one counts until it comes back.
 
     LMDB may die of a damaged page that opening it touches. Then nobody can say so but the next one.
@@ -114,7 +114,11 @@ def _attempt(path: Path) -> Iterator[int]:
     with suppress(OSError, ValueError):
         earlier = int(path.read_text())
     with suppress(OSError):  # it is not counted, then
-        path.write_text(f"{earlier + 1}\n")
+        fd = files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            files.pwrite(fd, f"{earlier + 1}\n".encode(), 0)
+        finally:
+            os.close(fd)
     try:
         yield earlier
     finally:
