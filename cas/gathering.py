@@ -6,9 +6,10 @@ frame of its own and compresses badly. So an ingest leaves that rest, its tail, 
 is given up before its commit has left nothing of it anywhere.
 
 Guarantees: afterwards every publication has a placement for each chunk of its tail, in frames that are written (not
-durable: the rest of `sync` sees to that), or relies on the pack of one that others have published meanwhile. Joint frames
-have no bases. A chunk of several tails is stored once. If a frame cannot be written, the publications of that frame and of later ones still
-have their tails, whole, and may be gathered again, by themselves: the error is theirs alone. None is written twice.
+durable: the rest of `sync` sees to that), or relies on the pack of one that others have published meanwhile. Joint
+frames have no bases. A chunk of several tails is stored once. If a frame cannot be written, the publications of that
+frame and of later ones still have their tails, whole, and may be gathered again, by themselves: the error is theirs
+alone. None is written twice.
 
 What an upload has added is known only now: its share of each frame, by raw length; the shares add up to the frame.
 
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from cas.ports import Buffer, ParallelMap
     from cas.publication import Publication
 
-# Less than other frames: a joint frame is decoded whole to read one small object. Measured with texts of 16 KiB: 64 KiB store 13 % less and a
-# read takes 52 us more (a GET, some 700), 128 KiB 16 % and 123 us, 256 KiB 15 % and 260 us.
+# Less than other frames: a joint frame is decoded whole to read one small object. Measured with texts of 16 KiB:
+# 64 KiB store 13 % less and a read takes 52 us more (a GET, some 700), 128 KiB 16 % and 123 us, 256 KiB 15 % and 260 us.
 JOINT_RAW_BYTES: Final = 64 << 10
 TAIL_RAW_BYTES: Final = JOINT_RAW_BYTES // 2  # a longer rest is a frame of its own: it would gain little
 

@@ -1,9 +1,10 @@
 """Ingests: one running upload into the chunk store.
 
 Per block: cut, hash, look up (one round trip), compress what is new, append. Memory stays bounded whatever the
-size: what is not cut yet (`cas.cutter`), one unfinished frame, one unfinished manifest node per level, and the placements that wait
-for a publication (up to about PUBLISH_BATCH if the caller publishes early, as it should). At the end the unfinished frame,
-if it is a small one, stays in memory until the sync of its publication writes it, with those of others (`cas.gathering`).
+size: what is not cut yet (`cas.cutter`), one unfinished frame, one unfinished manifest node per level, and the
+placements that wait for a publication (up to about PUBLISH_BATCH if the caller publishes early, as it should). At the
+end the unfinished frame, if it is a small one, stays in memory until the sync of its publication writes it, with those
+of others (`cas.gathering`).
 
 Nothing that an ingest appends is visible or relied upon before a commit holds its publication; whatever fails or is
 abandoned leaves garbage in packs, never half an object.

@@ -34,9 +34,8 @@ class Lookup(NamedTuple):
 
     in_flight: dict[bytes, bytes]  # id -> row
     published: dict[bytes, bytes]  # likewise
-    displaced: frozenset[
-        bytes
-    ]  # placed, and yet to be stored anew: their pack is condemned, or they are damaged
+    # Placed, and yet to be stored anew: their pack is condemned, or they are damaged.
+    displaced: frozenset[bytes]
 
     def row(self, chunk: bytes) -> bytes | None:
         return self.in_flight.get(chunk) or self.published.get(chunk)
@@ -158,9 +157,8 @@ class Pending:
 
     def __init__(self, known: Known) -> None:
         self.known = known
-        self.held: set[bytes] = (
-            set()
-        )  # ids that this upload has stored or is about to store, not yet published
+        # Ids that this upload has stored or is about to store, not yet published.
+        self.held: set[bytes] = set()
         self.placements: dict[bytes, bytes] = {}  # id -> row, waiting for a publication
         self.bases: dict[FrameKey, FrameBases] = {}  # of the frames with bases that `placements` names
         self.needed: dict[int, int] = {}  # own pack -> how much of it must be durable

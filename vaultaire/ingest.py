@@ -100,7 +100,8 @@ class Upload:
         claim: Claim | None = None,
         end: Callable[[], None] | None = None,
     ) -> None:
-        """`announced`: how long the body shall be, in bytes; it is admitted with memory for that. `claim`: room on the disk that was promised for this body; it is released with the upload.
+        """`announced`: how long the body shall be, in bytes; it is admitted with memory for that. `claim`: room on the disk
+        that was promised for this body; it is released with the upload.
 
         `end` ends the upload from outside, should the budget need its bytes for others.
         """

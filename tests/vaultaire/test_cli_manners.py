@@ -23,8 +23,10 @@ from index.buckets import get_bucket
 from index.configs import put_config
 from tests.vaultaire.verify_support import fill
 from vaultaire.access import Keyring, new_root
+from vaultaire.audit_log import write_audit_log
 from vaultaire.cli import command_names, main, output, progress
 from vaultaire.cli.progress import Progress, duration, progress_line
+from vaultaire.maintenance import chores
 from vaultaire.s3.lifecycle import Rule
 from vaultaire.s3.stored_lifecycle import CONFIG, wrap_rules
 from vaultaire.store import Store
@@ -332,9 +334,20 @@ def test_a_dry_run_of_lifecycle_counts_what_goes_and_keeps_it(world, tmp_path):
         with store.kv.snapshot() as reader:
             bucket = get_bucket(reader, "plain")
         store.kv.commit(lambda txn: put_config(txn, bucket.id, CONFIG, wrap_rules(rules)))
+        audit_log = tmp_path / "audit.log"
+        store.kv.commit(lambda txn: write_audit_log(txn, audit_log))
     planned = json.loads(run("lifecycle", "run", "--dry-run", "--json", "--data", data).stdout)
     again = json.loads(run("lifecycle", "run", "--dry-run", "--json", "--data", data).stdout)
+    assert not audit_log.exists()
+    served = tmp_path / "served"
+    shutil.copytree(data, served)
     done = json.loads(run("lifecycle", "run", "--json", "--data", data).stdout)
+    lines = audit_log.read_text().splitlines()
+    assert len(lines) == done["objects"]
+    assert all(json.loads(line)["action"] == "ExpireObject" for line in lines)
+    with Store.open(served, kind="command") as store:  # the server does it by itself
+        next(chore for chore in chores(store) if chore.name == "lifecycle").run()
+    assert len(audit_log.read_text().splitlines()) == 2 * len(lines)
     assert planned["objects"] == again["objects"] == done["objects"] > 0
     assert json.loads(run("lifecycle", "run", "--json", "--data", data).stdout)["objects"] == 0
 

@@ -117,8 +117,7 @@ def command(
     was read until then is counted.
     """
     from cas.chunk import DEFAULT_CDC
-    from vaultaire.analyze.html import page
-    from vaultaire.analyze.report import as_dict, conclude
+    from vaultaire.analyze.report import conclude
     from vaultaire.analyze.running import Analysis, Options
     from vaultaire.moving.places import PlaceError
     from vaultaire.moving.report import Report as Notes
@@ -148,16 +147,23 @@ def command(
     if found.failure is not None and not found.total.objects:
         raise Failure(found.failure)
     answer = conclude(found, notes, source=place.url, level=level, cdc=DEFAULT_CDC)
+    _tell(answer, html, as_json=as_json)
+    _end(ctx, answer)
+
+
+def _tell(answer: Answer, html: str | None, *, as_json: bool) -> None:
+    from vaultaire.analyze.html import page
+    from vaultaire.analyze.report import as_dict
+
     if html is not None:
         with open(html, "w", encoding="utf-8") as file:
             file.write(page(answer))
     if as_json:
         click.echo(json.dumps(as_dict(answer), indent=2))
-    else:
-        _show(answer)
-        if html is not None:
-            print_lines([(f"charts: {html}", "")])
-    _end(ctx, answer)
+        return
+    _show(answer)
+    if html is not None:
+        print_lines([(f"charts: {html}", "")])
 
 
 def _open(
