@@ -122,7 +122,7 @@ def decode_placement(chunk: bytes, row: bytes) -> Placement:
     if first not in _PLACEMENT_HEADS:
         raise UnsupportedFormat(f"placement of chunk {chunk.hex()} begins with {first:#x}: not known here")
     flags = bool(first & _IS_RAW), bool(first & _HAS_BASES)
-    return Placement(*flags, pack, frame, words * WORD, stored, inside, length, ordinal)
+    return Placement._make((*flags, pack, frame, words * WORD, stored, inside, length, ordinal))
 
 
 def place_of(chunk: bytes, row: bytes) -> tuple[int, int, int]:

@@ -40,6 +40,7 @@ INCOMPATIBLE_FLAGS: Final = 0xFFFF  # low half: refuse what is unknown; high hal
 
 HEAD: Final = struct.Struct(">4sBBHIIIIII")  # magic version codec 0 length flags raw stored chunks bases
 ENTRY: Final = struct.Struct(">32sI")  # chunk id, length
+_BASE: Final = struct.Struct(f"{ID_BYTES}s")
 CHECKSUM: Final = struct.Struct(">Q")
 CHECKSUMS_BYTES: Final = 2 * CHECKSUM.size
 MIN_HEADER_BYTES: Final = HEAD.size + CHECKSUMS_BYTES
@@ -50,7 +51,7 @@ MAX_BASES: Final = 256  # their raw bytes and the frame's own together: MAX_RAW_
 
 # Policy from here on; may change at any time.
 _MIN_GAIN: Final = 0.03  # below it a frame is stored raw: decoding costs more than the bytes are worth
-_PREFIX_GAIN: Final = 0.2  # less, against the frame without a prefix, is not worth what its readers pay
+BASES_GAIN: Final = 0.2  # less, against the frame without bases, is not worth what its readers pay
 _PREFIX_WINDOW_LOG: Final = 20  # a prefix and a frame behind it
 
 
@@ -163,8 +164,11 @@ def encode_with_bases(
     bases: Sequence[ChunkId],
     prefix: Buffer,
     effort: Effort = NORMAL,
+    least_gain: float = BASES_GAIN,
 ) -> EncodedFrame | None:
-    """`plain` (the same chunks) once more, against the raw bytes of `bases`; None if that is not worth it."""
+    """`plain` (the same chunks) once more, against the raw bytes of `bases`; None if less than `least_gain` of its
+    length is saved.
+    """
     raw_length = _bounded(ids, chunks)
     if not 1 <= len(bases) <= MAX_BASES or raw_length + len(prefix) > MAX_RAW_BYTES:
         raise ValueError(f"a prefix of {len(bases)} chunks, {len(prefix)} bytes is out of bounds")
@@ -173,7 +177,7 @@ def encode_with_bases(
     )
     payload = compressor.compress(_joined(chunks))
     frame = _assemble(ids, chunks, bases, Codec.ZSTD, (payload,))
-    if frame.total_length > plain.total_length * (1 - _PREFIX_GAIN):
+    if frame.total_length > plain.total_length * (1 - least_gain):
         return None
     return replace(frame, saved_bytes=plain.stored_length - frame.stored_length)
 
@@ -280,10 +284,9 @@ def _decode_entries(
     header: memoryview, count: int, base_count: int
 ) -> tuple[tuple[ChunkId, ...], tuple[int, ...], tuple[ChunkId, ...]]:
     bases_at = HEAD.size + count * ENTRY.size
-    entries = list(ENTRY.iter_unpack(header[HEAD.size : bases_at]))
-    base_ends = range(bases_at + ID_BYTES, bases_at + base_count * ID_BYTES + 1, ID_BYTES)
-    bases = tuple([ChunkId(bytes(header[end - ID_BYTES : end])) for end in base_ends])
-    return tuple([entry[0] for entry in entries]), tuple([entry[1] for entry in entries]), bases
+    ids, lengths = zip(*ENTRY.iter_unpack(header[HEAD.size : bases_at]), strict=True)  # count is 1 at least
+    bases = _BASE.iter_unpack(header[bases_at : bases_at + base_count * ID_BYTES])
+    return ids, lengths, tuple([base for (base,) in bases])
 
 
 def _check_bases(codec: Codec, ids: tuple[ChunkId, ...], bases: tuple[ChunkId, ...]) -> None:

@@ -162,7 +162,7 @@ def walk_down(
             if position >= stop:
                 return
             continue
-        part = Entry(entry.id, entry.start + begin, end - begin)
+        part = entry if end - begin == entry.length else Entry(entry.id, entry.start + begin, end - begin)
         if level == bottom:
             yield part
         else:

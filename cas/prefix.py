@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PREFIX_BYTES: Final = 384 << 10
 BACK_BYTES: Final = 32 << 10  # deep in a stretch of new bytes the old ones have drifted either way
 MAX_SKIP_BYTES: Final = 8 << 20  # behind its anchor; further on the two versions have lost each other
+# Where nobody has asked for it: of many tars the newest would be read 1.6 times slower with BASES_GAIN, 1.3 with this.
+AUTO_GAIN: Final = 0.4
 _MAX_FRAMES: Final = 64  # headers looked at for one frame
 _HEADER_GUESS: Final = 4096
 
@@ -43,8 +45,8 @@ class Prefixes(Enum):
     """Whether new frames may have bases."""
 
     OFF = "off"
-    AUTO = "auto"  # where it has lately been worth it
-    ON = "on"  # wherever there is an anchor
+    AUTO = "auto"  # where it has lately been worth it, and saves AUTO_GAIN
+    ON = "on"  # wherever there is an anchor, and it saves BASES_GAIN
 
 
 @dataclass(slots=True)

@@ -15,13 +15,10 @@ collection from removing the packs in between.
 
 from __future__ import annotations
 
-import threading
-from array import array
-from collections import OrderedDict
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from awscrt.checksums import crc64nvme
-
+from cas.base_bytes import BaseBytes
 from cas.catalog import PLACEMENTS, Placement, decode_placement
 from cas.chunk import MAX_RAW_BYTES
 from cas.errors import (
@@ -34,23 +31,27 @@ from cas.errors import (
     UnsupportedFormat,
 )
 from cas.frame import decode_header, decompress, raw_bytes
+from cas.frame_cache import FrameCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from cas.bases import FrameKey
     from cas.chunk import ChunkId
     from cas.frame import FrameHeader
     from cas.healing import Healer
     from cas.manifest import Entry
-    from cas.ports import Buffer, PackPlace, Reader
+    from cas.ports import Buffer, PackPlace, ParallelMap, Reader
 
     ChunkIdOf = Callable[[memoryview], ChunkId]
     Snapshots = Callable[[], AbstractContextManager[Reader]]
 
-CACHE_BYTES: Final = 16 << 20
+log = logging.getLogger("vaultaire.reading")
+
 _MAX_GAP_BYTES: Final = 32 << 10  # bytes read for nothing rather than asking twice
 _MAX_READ_BYTES: Final = 4 << 20
+_BATCH_BYTES: Final = 1 << 20  # stored bytes that are held at once, and more by less than one request
 
 
 class Span(NamedTuple):
@@ -77,13 +78,21 @@ class _Part(NamedTuple):
 def resolve(reader: Reader, entries: Sequence[Entry]) -> list[Span]:
     """Where the chunks of level-0 entries are; one round trip. Raises MissingChunk, CorruptRow."""
     ids = sorted({entry.id for entry in entries})
-    rows = dict(zip(ids, reader.get_many(PLACEMENTS, ids), strict=True))
     placements: dict[ChunkId, Placement] = {}
-    for chunk, row in rows.items():
+    for chunk, row in zip(ids, reader.get_many(PLACEMENTS, ids), strict=True):
         if row is None:
             raise MissingChunk(chunk)
         placements[chunk] = decode_placement(chunk, row)
-    return [Span(e.id, e.start, e.start + e.length, placements[e.id]) for e in entries]
+    make = Span._make
+    return [make((chunk, start, start + length, placements[chunk])) for chunk, start, length in entries]
+
+
+class _Fetched(NamedTuple):
+    """A frame's stored bytes, or why there are none."""
+
+    part: _Part
+    wanted: list[Span]
+    stored: memoryview | CasError
 
 
 class FrameReader:
@@ -95,18 +104,24 @@ class FrameReader:
         snapshot: Snapshots,
         base_id: ChunkIdOf,
         healer: Healer | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache: FrameCache | None = None,
+        parallel_map: ParallelMap = map,
     ) -> None:
-        """`base_id`: computes the ids of data chunks, whatever kind `read` is asked for."""
+        """`base_id`: computes the ids of data chunks, whatever kind `read` is asked for. `cache`: None: one of its own.
+
+        `parallel_map` decodes the frames of one batch side by side.
+        """
         self._place = place
         self._snapshot = snapshot
         self._base_id = base_id
         self._healer = healer
-        self._cache = _Cache(cache_bytes)
+        self._cache = FrameCache() if cache is None else cache
+        self._base_bytes = BaseBytes(place, snapshot, self._cache)
+        self._parallel_map = parallel_map
 
     def read(self, spans: Sequence[Span], chunk_id: ChunkIdOf) -> list[memoryview]:
         """The bytes of each span, in order, every chunk verified. Raises CorruptChunk, MissingChunk, PackUnreadable."""
-        frames: dict[tuple[int, int], list[Span]] = {}
+        frames: dict[FrameKey, list[Span]] = {}
         for span in spans:
             frames.setdefault((span.placement.pack, span.placement.frame), []).append(span)
         verified: dict[ChunkId, memoryview] = {}
@@ -119,10 +134,16 @@ class FrameReader:
             try:
                 _verify(wanted, cached, 0, chunk_id, verified)
             except CorruptChunk as error:
-                self._heal(wanted, error, chunk_id, verified)
-        spans_of = {(spans[0].placement.pack, spans[0].placement.frame): spans for spans in missing}
-        for group in _coalesce(sorted(map(_part, missing))):
-            self._read_group(group, spans_of, chunk_id, verified)
+                self._cache.drop(key)
+                missing.append(wanted)
+                if not wanted[0].placement.has_bases:  # bases that were taken unverified can be the cause
+                    log.warning("%s; it is read again: check memory of this machine", error)
+        for batch in _batches(_coalesce(sorted(map(_part, missing)))):
+            fetched = [each for group in batch for each in self._fetch_group(group, frames)]
+            fetched.sort(key=_has_bases)  # stable; others first: they may hold the bases
+            decode_all = self._parallel_map if len(fetched) > 1 else map
+            for each, raw in zip(fetched, decode_all(self._decode, fetched), strict=True):
+                self._take(each, raw, chunk_id, verified)
         return [verified[span.chunk][span.start : span.stop] for span in spans]
 
     def read_unverified(self, span: Span) -> bytes | None:
@@ -159,116 +180,115 @@ class FrameReader:
         """`prefix`, for the bases that a frame's header names."""
         return self.prefix(header.bases)
 
-    def _read_group(
+    # --- from the pack --------------------------------------------------------------------------------------------
+
+    def _fetch_group(self, group: Sequence[_Part], spans_of: Mapping[FrameKey, list[Span]]) -> list[_Fetched]:
+        """Frames that lie close together, by one request; one by one if some of them cannot be read."""
+        first, last = group[0], group[-1]
+        wanted = [spans_of[part.pack, part.frame] for part in group]
+        stored: list[memoryview | CasError]
+        try:
+            data = self._fetch(first, last.offset + last.length, wanted[0])
+            stored = [data[part.offset - first.offset :][: part.length] for part in group]
+        except MissingChunk as error:
+            stored = [error] * len(group)
+        except PackUnreadable as error:
+            alone = len(group) > 1
+            stored = [
+                self._fetch_alone(*each) if alone else error for each in zip(group, wanted, strict=True)
+            ]
+        return list(map(_Fetched, group, wanted, stored))
+
+    def _fetch_alone(self, part: _Part, wanted: Sequence[Span]) -> memoryview | CasError:
+        try:
+            return self._fetch(part, part.offset + part.length, wanted)
+        except (MissingChunk, PackUnreadable) as error:
+            return error
+
+    def _fetch(self, first: _Part, end: int, wanted: Sequence[Span]) -> memoryview:
+        try:
+            (data,) = self._place.read(first.pack, [(first.offset, end - first.offset)])
+        except MissingPack as error:
+            raise MissingChunk(wanted[0].chunk, first.pack, first.frame) from error
+        return memoryview(data)
+
+    def _decode(self, fetched: _Fetched) -> Buffer | CasError:
+        """Raw bytes, of which none is verified; or why there are none."""
+        part, wanted, stored = fetched
+        if isinstance(stored, CasError):
+            return stored
+        if len(stored) != part.length:
+            reason = "the pack ends before its frame does"
+            return CorruptChunk(part.pack, part.frame, wanted[0].chunk, reason)
+        if part.raw:
+            return stored
+        try:
+            raw = _behind(stored, self._base_bytes.prefix_of) if part.has_bases else decompress(stored)
+        except CasError as error:
+            return CorruptChunk(part.pack, part.frame, wanted[0].chunk, str(error))
+        self._cache.put((part.pack, part.frame), raw)
+        return raw
+
+    def _take(
         self,
-        group: Sequence[_Part],
-        spans_of: Mapping[tuple[int, int], list[Span]],
+        fetched: _Fetched,
+        raw: Buffer | CasError,
         chunk_id: ChunkIdOf,
         verified: dict[ChunkId, memoryview],
     ) -> None:
-        """Frames that lie close together, by one request."""
-        first, last = group[0], group[-1]
-        data: memoryview | None = None
-        failed: CasError | None = None
+        part, wanted, _ = fetched
         try:
-            data = self._fetch(first, last.offset + last.length, spans_of[first.pack, first.frame][0].chunk)
-        except (MissingChunk, PackUnreadable) as error:
-            failed = error
-        for part in group:
-            wanted = spans_of[part.pack, part.frame]
-            try:
-                if data is None:
-                    # Together they could not be read: alone some of them can.
-                    alone = len(group) > 1 and isinstance(failed, PackUnreadable)
-                    if not alone:
-                        assert failed is not None
-                        raise failed
-                    stored = self._fetch(part, part.offset + part.length, wanted[0].chunk)
-                else:
-                    stored = data[part.offset - first.offset :][: part.length]
-                raw = self._decode(part, stored, wanted[0].chunk)
-                _verify(wanted, raw, part.base, chunk_id, verified)
-            except (CorruptChunk, MissingChunk, PackUnreadable) as error:
-                self._heal(wanted, error, chunk_id, verified)
+            if isinstance(raw, CasError):
+                raise raw
+            _verify(wanted, raw, part.base, chunk_id, verified)
+        except CasError as error:
+            self._cache.drop((part.pack, part.frame))
+            self._heal(fetched, error, chunk_id, verified)
 
     def _heal(
         self,
-        wanted: Sequence[Span],
+        fetched: _Fetched,
         error: CasError,
         chunk_id: ChunkIdOf,
         verified: dict[ChunkId, memoryview],
     ) -> None:
-        """Take the frame from its pack's parity, or raise `error`."""
-        placement = wanted[0].placement
-        self._cache.drop((placement.pack, placement.frame))
+        """Decode the frame behind verified bases, or take it from its pack's parity; or raise what was wrong."""
+        part, wanted, stored = fetched
+        if part.has_bases and not isinstance(stored, CasError):
+            # Its bases were taken as they came. Verified they are healed, or named.
+            try:
+                _verify(wanted, _behind(stored, self.prefix_of), 0, chunk_id, verified)
+            except CasError as second:
+                error = _of_chunk(part, wanted[0], second)
+            else:
+                return
         if self._healer is None:
             raise error
+        placement = wanted[0].placement
         try:
             raw = self._healer.frame(placement, error, self.prefix_of)
             _verify(wanted, raw, 0, chunk_id, verified)
-        except CasError as second:
+        except CasError as third:
             self._healer.lost({span.chunk for span in wanted}, placement, chunk_id, self.prefix_of)
-            raise error from second
-
-    def _fetch(self, first: _Part, end: int, chunk: ChunkId) -> memoryview:
-        try:
-            (data,) = self._place.read(first.pack, [(first.offset, end - first.offset)])
-        except MissingPack as error:
-            raise MissingChunk(chunk, first.pack, first.frame) from error
-        return memoryview(data)
-
-    def _decode(self, part: _Part, stored: memoryview, chunk: ChunkId) -> Buffer:
-        if len(stored) != part.length:
-            raise CorruptChunk(part.pack, part.frame, chunk, "the pack ends before its frame does")
-        if part.raw:
-            return stored
-        try:
-            raw = self._behind_bases(stored) if part.has_bases else decompress(stored)
-        except (CorruptFrame, UnsupportedFormat) as error:
-            raise CorruptChunk(part.pack, part.frame, chunk, str(error)) from error
-        self._cache.put((part.pack, part.frame), raw)
-        return raw
-
-    def _behind_bases(self, frame: memoryview) -> bytes:
-        header = decode_header(frame)
-        payload = frame[header.header_length : header.total_length]
-        return bytes(raw_bytes(header, payload, self.prefix_of))
+            raise error from third
 
 
-class Slices:
-    """Parts of chunks, for who can hold no more of a large one (of noise, up to 2 MiB): read in order, each a copy.
+def _has_bases(fetched: _Fetched) -> bool:
+    return fetched.part.has_bases
 
-    A large chunk is read and verified whole for its first part. Of the others a checksum is taken then, and they are read
-    alone and held against that; if it does not match, the whole is read and verified again. So a chunk is
-    read about twice, whatever the number of its parts. One stream, one thread at a time.
-    """
 
-    def __init__(self, frames: FrameReader, chunk_id: ChunkIdOf, part_bytes: int) -> None:
-        """`part_bytes`: the length of all parts of a chunk but its last, counted from the first that is asked for."""
-        self._frames = frames
-        self._chunk_id = chunk_id
-        self._part_bytes = part_bytes
-        self._chunk: ChunkId | None = None  # whose parts these are
-        self._first = 0  # where the first of them begins
-        self._checksums = array("Q")
+def _behind(frame: memoryview, prefix_of: Callable[[FrameHeader], Buffer]) -> bytes:
+    """The raw bytes of a whole frame with bases."""
+    header = decode_header(frame)
+    payload = frame[header.header_length : header.total_length]
+    return bytes(raw_bytes(header, payload, prefix_of))
 
-    def read(self, span: Span) -> bytes:
-        """Raises as `FrameReader.read`."""
-        part, rest = divmod(span.start - self._first, self._part_bytes)
-        if span.chunk == self._chunk and not rest and 0 <= part < len(self._checksums):
-            data = self._frames.read_unverified(span)
-            if data is not None and crc64nvme(data) == self._checksums[part]:
-                return data
-        (chunk,) = self._frames.read([span._replace(start=0, stop=span.placement.length)], self._chunk_id)
-        self._take_checksums(span, chunk)
-        return bytes(chunk[span.start : span.stop])
 
-    def _take_checksums(self, span: Span, chunk: memoryview) -> None:
-        starts = (
-            range(span.start, span.placement.length, self._part_bytes) if span.placement.raw_frame else ()
-        )
-        self._chunk, self._first = span.chunk, span.start
-        self._checksums = array("Q", [crc64nvme(chunk[start : start + self._part_bytes]) for start in starts])
+def _of_chunk(part: _Part, span: Span, error: CasError) -> CasError:
+    """What `read` may raise for `error`."""
+    if isinstance(error, CorruptFrame | UnsupportedFormat):
+        return CorruptChunk(part.pack, part.frame, span.chunk, str(error))
+    return error
 
 
 def _part(spans: Sequence[Span]) -> _Part:
@@ -301,6 +321,20 @@ def _coalesce(parts: Sequence[_Part]) -> list[list[_Part]]:
     return groups
 
 
+def _batches(groups: Sequence[list[_Part]]) -> Iterator[list[list[_Part]]]:
+    """Groups that are read and decoded together."""
+    batch: list[list[_Part]] = []
+    held = 0
+    for group in groups:
+        batch.append(group)
+        held += group[-1].offset + group[-1].length - group[0].offset
+        if held >= _BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
 def _verify(
     wanted: Sequence[Span],
     raw: Buffer,
@@ -310,6 +344,8 @@ def _verify(
 ) -> None:
     """Add the chunks of one frame to `verified`, or raise CorruptChunk."""
     view = memoryview(raw)
+    # A view holds the whole frame: of one that is mostly not wanted the rest is let go.
+    copied = 2 * sum([span.placement.length for span in wanted]) < len(view)
     for chunk, _, stop, placement in wanted:
         if stop > placement.length:
             reason = f"byte {stop} of {placement.length} is asked for"
@@ -319,42 +355,4 @@ def _verify(
             data = view[begin : begin + placement.length]
             if len(data) != placement.length or chunk_id(data) != chunk:
                 raise CorruptChunk(placement.pack, placement.frame, chunk, "its bytes have another id")
-            verified[chunk] = data
-
-
-class _Cache:
-    """Decoded frames, least recently used out first. Thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[int, int]) -> bytes | None:
-        with self._lock:
-            raw = self._frames.get(key)
-            if raw is not None:
-                self._frames.move_to_end(key)
-            return raw
-
-    def clear(self) -> None:
-        with self._lock:
-            self._frames.clear()
-            self._held = 0
-
-    def drop(self, key: tuple[int, int]) -> None:
-        with self._lock:
-            raw = self._frames.pop(key, None)
-            if raw is not None:
-                self._held -= len(raw)
-
-    def put(self, key: tuple[int, int], raw: bytes) -> None:
-        if len(raw) > self._limit // 4:
-            return
-        with self._lock:
-            if key not in self._frames:
-                self._frames[key] = raw
-                self._held += len(raw)
-            while self._held > self._limit:
-                self._held -= len(self._frames.popitem(last=False)[1])
+            verified[chunk] = memoryview(bytes(data)) if copied else data

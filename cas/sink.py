@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from cas.bases import FrameBases
 from cas.catalog import has_bases, placement_rows
-from cas.frame import HURRIED, MAX_CHUNKS, NORMAL, Codec, encode_frame, encode_with_bases
+from cas.frame import BASES_GAIN, HURRIED, MAX_CHUNKS, NORMAL, Codec, encode_frame, encode_with_bases
 from cas.pack import PackKind
-from cas.prefix import Prefixes, Run
+from cas.prefix import AUTO_GAIN, Prefixes, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ _MAX_LEFT_OUT: Final = 32  # frames, after many tries with bases that were not w
 class _Draft:
     """A frame being filled."""
 
-    __slots__ = ("chosen", "chunks", "effort", "finder", "ids", "plain", "raw_length", "runs")
+    __slots__ = ("chosen", "chunks", "effort", "finder", "ids", "least_gain", "plain", "raw_length", "runs")
 
     def __init__(self) -> None:
         self.ids: list[bytes] = []
@@ -45,6 +45,7 @@ class _Draft:
         self.plain = False  # it may not have bases: others may decode by its chunks
         self.finder: BaseFinder | None = None  # set if it is to be tried with bases
         self.chosen: Chosen | None = None  # bases that are known already
+        self.least_gain = BASES_GAIN
         self.effort = NORMAL
 
     def add(self, chunk_id: bytes, chunk: Buffer, length: int) -> None:
@@ -69,7 +70,7 @@ class _Draft:
             chosen = self.finder.find(self.runs)
         if chosen is None:
             return plain
-        return encode_with_bases(plain, self.ids, self.chunks, *chosen, self.effort) or plain
+        return encode_with_bases(plain, self.ids, self.chunks, *chosen, self.effort, self.least_gain) or plain
 
 
 class Sink:
@@ -94,6 +95,7 @@ class Sink:
         self._effort = effort
         self._frame_bytes = effort().frame_bytes
         self._patient = prefixes is Prefixes.ON
+        self._least_gain = AUTO_GAIN if prefixes is Prefixes.AUTO else BASES_GAIN
         self._misses = 0  # tries with bases in a row that were not worth it
         self._left_out = 0  # frames that are still to be left out for them
         self._anchor: bytes | None = None
@@ -192,6 +194,8 @@ class Sink:
         for draft in drafts:
             draft.effort = effort
             draft.finder = self._finder if self._is_tried(draft, effort) else None
+            if draft.chosen is None:  # what is stored behind bases already stays so
+                draft.least_gain = self._least_gain
         if len(drafts) > 1:
             encoded = list(self._parallel_map(_Draft.encode, drafts))
         else:

@@ -26,6 +26,7 @@ from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
 from cas.frame import NORMAL
+from cas.frame_cache import CACHE_BYTES, FrameCache
 from cas.gathering import gather
 from cas.healing import Healer
 from cas.ingest import Ingest
@@ -36,10 +37,11 @@ from cas.pack import PackKind
 from cas.pending import Known, Pending
 from cas.prefix import BaseFinder, Chosen, Prefixes
 from cas.publication import Publication
-from cas.reading import CACHE_BYTES, FrameReader, Slices, Span, resolve
+from cas.reading import FrameReader, Span, resolve
 from cas.recovery import Recovery
 from cas.relocation import Relocation
 from cas.sink import Sink
+from cas.slices import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,8 +91,8 @@ class ChunkStore:
     ) -> None:
         """With `operations` every ingest counts as one from its making to its end; without, the caller sees to it.
 
-        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses the frames of one
-        block side by side. `clock`: seconds, any origin. `cache_bytes`: decoded frames that are kept.
+        With `sidecars` damage is made good from parity when it is read. `parallel_map` compresses, and decodes, frames
+        side by side. `clock`: seconds, any origin. `cache_bytes`: decoded frames that are kept.
         `effort`: how hard to compress what is uploaded, now; asked for by any thread.
         """
         self._kv = kv
@@ -105,8 +107,10 @@ class ChunkStore:
         self._known = Known(kv, self._appender.lost)
         self.recovery = None if sidecars is None else Recovery(packs, sidecars, identity.store_id)
         healer = Healer(kv, packs, self.recovery)
-        self._frames = FrameReader(packs, kv.snapshot, self._hasher.chunk_id, healer, cache_bytes)
-        self._finder = BaseFinder(self._known, packs, self._frames, self._hasher.chunk_id)
+        cache = FrameCache(cache_bytes)
+        self._frames = FrameReader(packs, kv.snapshot, self._hasher.chunk_id, healer, cache, parallel_map)
+        alone = FrameReader(packs, kv.snapshot, self._hasher.chunk_id, healer, cache)
+        self._finder = BaseFinder(self._known, packs, alone, self._hasher.chunk_id)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -186,12 +190,13 @@ class ChunkStore:
     ) -> Iterator[list[Span]]:
         """As `locate`, about `window_bytes` at a time (never less, but for the last; more by less than a span).
 
-        Longer spans than `span_bytes` are divided: see `slices`. Each step takes a short snapshot of its own; the generator may move between threads. Raises as `locate`.
+        Longer spans than `span_bytes` are divided: see `slices`. Each step takes a short snapshot of its own; the
+        generator may move between threads. Raises as `locate`.
         """
         batch: list[Entry] = []
         held = 0
         for entry in walk(manifest.level, manifest.entries, start, stop, self._fetch_node_now):
-            for part in _divided(entry, span_bytes):
+            for part in (entry,) if entry.length <= span_bytes else _divided(entry, span_bytes):
                 batch.append(part)
                 held += part.length
                 if held >= window_bytes:
@@ -217,7 +222,7 @@ class ChunkStore:
 
     def can_be_read(self, reader: Reader, chunks: Sequence[bytes]) -> list[bool]:
         """Which of these chunks (or nodes) stand whole in their packs; parity is not asked."""
-        plain = FrameReader(self._packs, self._kv.snapshot, self._hasher.chunk_id, cache_bytes=0)
+        plain = FrameReader(self._packs, self._kv.snapshot, self._hasher.chunk_id, cache=FrameCache(0))
         found = []
         for chunk in chunks:
             try:

@@ -45,7 +45,7 @@ from vaultaire.metrics.slots import forget_slots
 from vaultaire.rates import FILE as RATES_FILE
 from vaultaire.runfile import RunFile, RunFiles, UnpublishedRunFile, dead_writers
 from vaultaire.space import Space
-from vaultaire.threads import frame_threads
+from vaultaire.threads import FrameThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ class Store:
             if writer != NO_WRITER
             else UnpublishedRunFile()
         )
-        self._frame_threads = frame_threads()
+        self._frame_threads = FrameThreads()
         # What others than workers write to packs makes room in the end: collection copies the rest of sparse packs.
         make_room = (lambda: False) if kind == "worker" else space.make_room
         self.packs = LocalPacks(directory / "packs", keep_free_bytes=space.policy.floor, make_room=make_room)

@@ -8,22 +8,58 @@ CPU work, nor the other way round.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CORES = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 
 
-def frame_threads() -> ThreadPoolExecutor:
-    """The threads that compress the frames of one block side by side (text is bound by that, at 0.1 GB/s a core)."""
-    return ThreadPoolExecutor(CORES, thread_name_prefix="frames")
+class FrameThreads:
+    """Helpers of the threads that compress frames (text is bound by that, at 0.1 GB/s a core), or decode them.
+
+    Whoever maps takes part in it, and waits for no item that nobody has begun: so nothing can lock up, a short read is
+    not kept waiting by a long upload, and there are never more threads at it than cores and callers.
+    """
+
+    def __init__(self) -> None:
+        self._helpers = ThreadPoolExecutor(CORES - 1, thread_name_prefix="frames")
+
+    def map(self, fn: Callable[[T], R], items: Iterable[T], /) -> list[R]:
+        """`fn` of each, in order. Blocking, from any thread, from inside `fn` as well. Raises an error of `fn`."""
+        work = list(items)
+        results: dict[int, R] = {}
+        left = deque(range(len(work)))
+
+        def take() -> None:
+            while left:
+                try:
+                    number = left.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                results[number] = fn(work[number])
+
+        helpers = [self._helpers.submit(take) for _ in range(min(CORES, len(work)) - 1)]
+        try:
+            take()
+        finally:
+            left.clear()
+            begun = [helper for helper in helpers if not helper.cancel()]
+            wait(begun)
+        for helper in begun:
+            helper.result()
+        return [results[number] for number in range(len(work))]
+
+    def shutdown(self) -> None:
+        self._helpers.shutdown()
 
 
 class Threads:

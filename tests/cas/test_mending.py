@@ -506,8 +506,8 @@ def test_flip_in_memory_only_is_healed_without_touching_the_disk(ward: Ward, cap
     manifest, _, _ = filled(ward, data)
     assert ward.get(manifest) == data
     cache = ward.store._frames._cache
-    for key, raw in cache._frames.items():
-        cache._frames[key] = bytes([raw[0] ^ 1]) + raw[1:]
+    for kept in cache._frames.values():
+        kept.raw = bytes([kept.raw[0] ^ 1]) + kept.raw[1:]
     assert ward.get(manifest) == data
     assert ward.queued() == []
     assert "check memory" in caplog.text

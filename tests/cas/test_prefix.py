@@ -157,6 +157,23 @@ def test_after_tries_for_nothing_there_are_fewer():
     assert tries(Prefixes.OFF) == 0
 
 
+def test_auto_wants_to_save_more_than_on():
+    """What reads of the newest version pay for has to be worth it, unless somebody asked for it."""
+
+    def kept(share: int, prefixes: Prefixes) -> bool:
+        rig = Rig(REAL)
+        text, other = edited(400_000), edited(400_000, seed=8)
+        rig.put(text)
+        mixed = [
+            text[at : at + share] + other[at + share : at + 1000] for at in range(200_000, 400_000, 1000)
+        ]
+        rig.put(text[:200_000] + b"".join(mixed), prefixes=prefixes)
+        return bool(frames(rig))
+
+    assert [kept(share, Prefixes.ON) for share in (100, 200, 800)] == [False, True, True]
+    assert [kept(share, Prefixes.AUTO) for share in (100, 200, 800)] == [False, False, True]
+
+
 # --- uploads side by side -----------------------------------------------------------------------------------------
 
 

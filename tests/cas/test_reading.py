@@ -9,8 +9,10 @@ import pytest
 
 from cas.adoption import inspect
 from cas.errors import CorruptChunk, MissingChunk, PackUnreadable
+from cas.frame_cache import FrameCache
+from cas.reading import FrameReader
 from cas.uniform import MAX_JOINED_BYTES
-from tests.cas.support import REAL, Rig, noise, words
+from tests.cas.support import REAL, Rig, edited, noise, words
 
 PLAIN = replace(REAL, uniform=0)
 
@@ -144,6 +146,17 @@ def test_decoded_frames_are_kept_for_a_while():
     rig.packs.reads.clear()
     assert rig.get(manifest, window=10_000) == words(200_000)
     assert not rig.packs.reads
+
+
+def test_a_chunk_of_a_frame_that_is_not_kept_holds_no_more_than_itself():
+    rig = Rig(REAL)
+    manifest, _ = rig.put(edited(250_000))
+    plain = FrameReader(rig.packs, rig.kv.snapshot, rig.store._hasher.chunk_id, cache=FrameCache(0))
+    (spans,) = rig.store.windows(manifest, 0, 250_000, 250_000)
+    (piece,) = plain.read(spans[:1], rig.store._hasher.chunk_id)
+    assert memoryview(piece.obj).nbytes == len(piece)
+    pieces = plain.read(spans, rig.store._hasher.chunk_id)
+    assert memoryview(pieces[0].obj).nbytes == 250_000  # all of it is wanted: no copies
 
 
 def test_cache_is_bounded():

@@ -110,7 +110,7 @@ def one_thread() -> None:
         shutdown = staticmethod(lambda: None)
 
     names: Any = vaultaire.store
-    names.frame_threads = Inline
+    names.FrameThreads = Inline
 
 
 def make_buckets(store: Store) -> None:
