@@ -19,7 +19,7 @@ from index.readonly import FULL
 from vaultaire.access import Keyring
 from vaultaire.allocator import Allocator
 from vaultaire.app import VaultaireApp
-from vaultaire.budget import STREAM_BYTES, MemoryBudget
+from vaultaire.budget import PATIENCE_SECONDS, STREAM_BYTES, MemoryBudget
 from vaultaire.child import EX_TEMPFAIL
 from vaultaire.commit import Committer, CommitterEnded, give_up_if_packs_fail
 from vaultaire.effort import UploadEffort
@@ -147,6 +147,7 @@ class WorkerLifespan:
             app.why_not_ready = store.kv.read_only_reason
             app.metrics = metrics
             nursery.start_soon(_write_notes, services, observing.writes)
+            nursery.start_soon(_look_at_streams, services.budget)
             observing.start(nursery)
             app.s3 = S3Service(services, host_id=store.identity.store_id.hex())
             await send({"type": "lifespan.startup.complete"})
@@ -160,6 +161,12 @@ async def _write_notes(services: Services, writes: BucketWrites) -> None:
         await trio.sleep(NOTES_SECONDS)
         await _write_note(services, services.last_used.plan())
         await _write_note(services, writes.plan())
+
+
+async def _look_at_streams(budget: MemoryBudget) -> None:
+    while True:
+        await trio.sleep(PATIENCE_SECONDS)
+        budget.look()
 
 
 async def _write_note(services: Services, write: Callable[[Transaction], None] | None) -> None:

@@ -1,8 +1,8 @@
 """The byte budget of one worker: what is held for all its clients together stays under one bound.
 
-A stream (an upload or a download) is admitted with what it cannot do without, `GUARANTEED_BYTES` at least; beyond that
-it asks before it holds more, and works in smaller pieces if refused. Never blocks: a stream that waited for others' bytes could wait for a
-stalled client.
+A stream (an upload or a download) is admitted with what it cannot do without, `GUARANTEED_BYTES` at least; beyond
+that it asks before it holds more, and works in smaller pieces if refused. Never blocks: a stream that waited for others'
+bytes could wait for a stalled client.
 
 So slow clients cannot starve a normal one by holding more. Nor by being many: when there is no room for a newcomer, the
 stream that has made the least of its last seconds (under `SLOW_BYTES_PER_SECOND`) is ended for it;
@@ -74,6 +74,16 @@ class MemoryBudget:
         self.held_bytes += lease.bytes
         self._streams_changed(self.streams)
         return lease
+
+    def look(self) -> None:
+        """See how fast each stream is; to be called every PATIENCE_SECONDS or so.
+
+        Or the first one that needs to know would see what a stream has made since it came, and take the burst that its
+        buffers let through for speed. O(streams), 0.3 us each.
+        """
+        now = self.clock()
+        for lease in self._leases:
+            lease.rate(now)
 
     def enforce(self) -> None:
         """More is held than was granted: end a slow stream if that is too much in all."""

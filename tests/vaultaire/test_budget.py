@@ -95,6 +95,20 @@ def test_nobody_is_called_slow_at_once_and_fast_streams_stay():
     assert not ended
 
 
+def test_a_first_burst_is_not_taken_for_speed_when_the_budget_looks_in_time():
+    budget, leases, ended, now = make_crowd(2)
+    for lease in leases:
+        lease.progress_bytes = 64 << 10  # what its buffers let through
+    for _ in range(2):
+        now[0] += PATIENCE_SECONDS
+        budget.look()
+    now[0] += 1.0
+    for lease in leases:
+        lease.progress_bytes += 10
+    budget.admit()
+    assert len(ended) == 1
+
+
 def test_a_stream_whose_client_has_done_its_part_stays():
     budget, leases, ended, now = make_crowd(2)
     leases[0].keep()
