@@ -97,6 +97,9 @@ class Policy:
     batch_packs: int = 1024  # condemned at once
     batch_copy_bytes: int = 4 << 30  # stored bytes copied for them, at most (but for one pack)
     small_packs: int = 16  # so many small packs are merged, however little they hold
+    recompress_below: int = (
+        0  # data packs whose frames have fewer raw bytes on average are written anew; 0: none
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,11 @@ def plan_collection(
             candidates.append(candidate)
     candidates.sort(key=lambda c: (c.share, c.pack))
     chosen = _sparse(candidates, garbage - policy.tolerated_garbage * stored, policy)
-    chosen += _small(candidates[len(chosen) :], policy)
+    anew: list[_Candidate] = []
+    rest: list[_Candidate] = []
+    for candidate in candidates[len(chosen) :]:
+        (anew if _has_small_frames(candidate.row, policy.recompress_below) else rest).append(candidate)
+    chosen += anew + _small(rest, policy)
     return _first_batch(chosen, policy)
 
 
@@ -164,6 +171,11 @@ def _sparse(candidates: Sequence[_Candidate], surplus: float, policy: Policy) ->
         chosen.append(candidate)
         surplus -= candidate.free_bytes
     return chosen
+
+
+def _has_small_frames(row: PackRow, limit_bytes: int) -> bool:
+    """Of noise every chunk is a large frame: there is nothing to be had."""
+    return row.kind == PackKind.DATA and row.raw_bytes < limit_bytes * row.frames
 
 
 def _small(candidates: Sequence[_Candidate], policy: Policy) -> list[_Candidate]:

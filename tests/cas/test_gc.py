@@ -22,6 +22,7 @@ def row(
     placed: int | None = None,
     touched: int = 5,
     damaged: bool = False,
+    frame_bytes: int = 256 << 10,
 ) -> PackRow:
     """Raw bytes are twice the stored ones."""
     placed_bytes = 2 * length if placed is None else placed
@@ -32,6 +33,7 @@ def row(
         length,
         damaged=damaged,
         touched_epoch=touched,
+        frames=2 * length // frame_bytes + 1,
         raw_bytes=2 * length,
         placed_bytes=placed_bytes,
     )
@@ -99,6 +101,19 @@ def test_a_batch_is_bounded():
     assert plan({1: (row(), 0.25)}, Policy(batch_copy_bytes=1)).packs == (
         1,
     )  # one at least, or it would never end
+
+
+def test_packs_of_small_frames_are_stored_anew_where_that_is_asked_for():
+    packs = {
+        1: (row(), 1.0),
+        2: (row(frame_bytes=1 << 20), 1.0),  # as they would be
+        3: (row(kind=PackKind.NODE), 1.0),
+        4: (row(damaged=True), 1.0),
+        5: (row(touched=EPOCH), 1.0),  # made by the round itself
+        6: (row(frame_bytes=1 << 20), 0.3),
+    }
+    assert plan(packs).packs == (6,)
+    assert plan(packs, Policy(recompress_below=512 << 10)).packs == (1, 6)
 
 
 rows = st.builds(

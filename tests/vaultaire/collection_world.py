@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cas import gc
 from cas.catalog import PLACEMENTS, iterate_packs, pack_of
+from cas.frame import NORMAL, Effort
 from cas.manifest import Manifest
 from cas.memory_packs import MemoryPacks
 from cas.store import ChunkStore
@@ -131,13 +132,18 @@ class World:
 
     # -- its care
 
-    def collector(self, policy: gc.Policy = POLICY) -> Collector:
+    def collector(self, policy: gc.Policy = POLICY, effort: Effort = NORMAL) -> Collector:
         return Collector(
-            self, policy=policy, bytes_per_second=0, clock=lambda: self.now, monotonic=lambda: self.now
-        )  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            policy=policy,
+            bytes_per_second=0,
+            effort=lambda: effort,
+            clock=lambda: self.now,
+            monotonic=lambda: self.now,
+        )
 
-    def collect(self, policy: gc.Policy = POLICY):
-        collector = self.collector(policy)
+    def collect(self, policy: gc.Policy = POLICY, effort: Effort = NORMAL):
+        collector = self.collector(policy, effort)
         try:
             return collector.run()
         finally:

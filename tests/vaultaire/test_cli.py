@@ -14,10 +14,12 @@ import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.vaultaire.verify_support import Client
 from vaultaire import supervisor
 from vaultaire.access import Keyring
 from vaultaire.cli import main
@@ -740,6 +742,21 @@ def test_gc_on_an_empty_store_frees_nothing(running):
     assert (told["removed_packs"], told["complete"]) == (0, True)
     assert "would free about 0 B" in vaultaire("gc", "--dry-run", "--data", running).stdout
     assert json.loads(vaultaire("gc", "--dry-run", "--json", "--data", running).stdout)["packs"] == 0
+
+
+def test_gc_stores_anew_what_was_stored_in_small_frames(tmp_path):
+    data = tmp_path / "data"
+    text = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))[: 3 << 20]
+    with Store.open(data, kind="command", create=True) as store:
+        client = Client(store)
+        client.put(client.bucket("b"), b"k", text)
+    assert json.loads(vaultaire("gc", "--json", "--data", data).stdout)["removed_packs"] == 0
+    told = json.loads(vaultaire("gc", "--recompress", "--json", "--data", data).stdout)
+    assert told["removed_packs"] == 1
+    assert 0 < told["freed_bytes"] < told["removed_bytes"] / 2
+    assert "no damage found" in vaultaire("verify", "--read-data", "--data", data).stdout
+    again = json.loads(vaultaire("gc", "--recompress", "--json", "--data", data).stdout)
+    assert again["removed_packs"] == 0
 
 
 def test_gc_says_what_keeps_it_from_collecting(running):

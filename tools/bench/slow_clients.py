@@ -54,7 +54,9 @@ def rounds_of(caller: Caller, rng: random.Random, count: int = ROUNDS) -> list[d
 def figures(rounds: list[dict[str, list[float]]]) -> dict[str, float]:
     """Milliseconds: lower quartile of the rounds' p50 and p99 per method."""
     return {
-        f"{method} p{int(share * 100)}": percentile([percentile(each[method], share) for each in rounds], 0.25)
+        f"{method} p{int(share * 100)}": percentile(
+            [percentile(each[method], share) for each in rounds], 0.25
+        )
         * 1e3
         for method in ("PUT", "GET")
         for share in (0.5, 0.99)

@@ -26,20 +26,31 @@ if TYPE_CHECKING:
 @click.command("gc")
 @data_option
 @click.option("--dry-run", is_flag=True, help="Only tell what would come back.")
+@click.option(
+    "--recompress", is_flag=True, help="Also store anew, harder compressed, what was stored in small frames."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
-def command(data: Path, dry_run: bool, as_json: bool) -> None:
+def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
     """Give back the space of what was deleted, and print how much that was.
+
+    With --recompress everything else that compresses is read and stored
+    anew as well, in larger frames: 4 to 15 % less on the disk, for
+    archives; a small range of an object then takes longer to read.
 
     \b
     Exit status 1: something that objects name cannot be read, so that
     not all could be collected.
     """
+    from cas.frame import THOROUGH
+    from cas.gc import Policy
     from vaultaire.collection import Collector
     from vaultaire.effort import collection_effort
     from vaultaire.store import Store
 
+    policy = Policy(recompress_below=THOROUGH.frame_bytes // 2) if recompress else Policy()
+    effort = (lambda: THOROUGH) if recompress else collection_effort
     with Store.open(data, kind="command") as store:
-        collector = Collector(store, bytes_per_second=0, effort=collection_effort)
+        collector = Collector(store, policy=policy, bytes_per_second=0, effort=effort)
         store.before_close.append(collector.close)
         if dry_run:
             preview = collector.preview()
@@ -65,6 +76,9 @@ def lines(progress: Collected) -> list[Line]:
             "",
         )
     ]
+    if progress.freed_bytes < 0:
+        more = binary_size(-progress.freed_bytes)
+        told.append((f"{more} more than before: this data gains nothing by larger frames", "yellow"))
     return told + _troubles(progress)
 
 

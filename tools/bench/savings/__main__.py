@@ -1,4 +1,4 @@
-"""`python -m tools.bench.savings [--only NAME ...] [--scale S] [--prefixes POLICY] [--peers PEER ...] [--policy NAME=VALUE ...]`.
+"""`python -m tools.bench.savings [--only NAME ...] [--scale S] [--prefixes POLICY] [--recompress] [--peers PEER ...] [--policy NAME=VALUE ...]`.
 
 Every corpus goes version after version into a new server, through S3, and into each peer; then the server is stopped, what can be
 collected is collected, and `stored_bytes` of `vaultaire stats` (packs and database, metadata included) is held against the peers'
@@ -63,6 +63,7 @@ def _write(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
         whole = {
             "scale": arguments.scale,
             "prefixes": arguments.prefixes,
+            "recompress": arguments.recompress,
             "policy": arguments.policy,
             "mean": table.geometric_mean(rows),
         }
@@ -98,6 +99,9 @@ def _parse() -> argparse.Namespace:
         "--policy", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the server"
     )
     parser.add_argument("--prefixes", choices=table.MEAN_FLOORS, default="auto", help="of the bucket")
+    parser.add_argument(
+        "--recompress", action="store_true", help="collect with `vaultaire gc --recompress` at the end"
+    )
     parser.add_argument("--floor", type=float, help="for the mean of ours / best peer")
     parser.add_argument(
         "--git", type=Path, default=Path(), help="a repository with history (default: this one)"
@@ -128,7 +132,9 @@ def measure(corpus: Corpus, work: Path, peers: Sequence[str], arguments: argpars
     began = time.monotonic()
     with ExitStack() as ending:
         compared: dict[str, stores.Store] = {}
-        compared[OURS] = stores.Vaultaire(work, arguments.policy, arguments.prefixes)
+        compared[OURS] = stores.Vaultaire(
+            work, arguments.policy, arguments.prefixes, recompress=arguments.recompress
+        )
         compared.update({name: stores.PEERS[name](work) for name in peers})
         for store in compared.values():
             ending.callback(store.end)

@@ -58,11 +58,12 @@ class Vaultaire:
     """A server with one worker and without parity, which the others have not; one object for each file, in one PUT each.
 
     `policy`: settings of the server by name (see docs/configuration.md); an unknown one is refused when it starts.
-    `prefixes`: of the bucket.
+    `prefixes`: of the bucket. `recompress`: `vaultaire gc --recompress` at the end, and not only `gc`.
     """
 
-    def __init__(self, work: Path, policy: Mapping[str, str], prefixes: str) -> None:
+    def __init__(self, work: Path, policy: Mapping[str, str], prefixes: str, *, recompress: bool) -> None:
         environment = {f"VAULTAIRE_{name.upper()}": value for name, value in policy.items()}
+        self._collect = ["gc", "--json", *(["--recompress"] if recompress else [])]
         self._server = Server(
             work / "vaultaire",
             access_key=ACCESS_KEY,
@@ -94,7 +95,7 @@ class Vaultaire:
     def close(self) -> Stored:
         spent = self._cpu() - self._began
         self._server.stop(COMMAND_SECONDS)
-        collected = json.loads(self._server.cli("gc", "--json").stdout)
+        collected = json.loads(self._server.cli(*self._collect, timeout_seconds=COMMAND_SECONDS).stdout)
         totals = self._server.stats()
         stored = int(totals["stored_bytes"])
         packs = sum(path.stat().st_size for path in self._server.data.rglob("*.pack"))
