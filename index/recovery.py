@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import lmdb
 
 from index import checkpoint
+from index.dense import copy_dense
 from index.environment import (
     APPLIED_KEY,
     HEADER_KEY,
@@ -136,14 +137,15 @@ def rebuild(
     files: FileOps | None = None,
     tuning: Tuning | None = None,
 ) -> RecoveryReport:
-    """As `recover`, but `meta/` is made anew even if it looks sound. What was there stays until the new one is whole.
+    """As `recover`, but `meta/` is made anew even if it looks sound, with full pages (`index.dense`). What was there stays
+    until the new one is whole.
 
     Raises as `recover`; CorruptJournal also if history now ends before what the old environment had applied.
     """
     job = Recovery(directory, tables, store_id, map_size_bytes, files or FileOps(), tuning or Tuning())
     try:
         job.prepare(create=False)
-        return job.rebuild(reason)
+        return job.rebuild(reason, dense=True)
     except lmdb.Error as error:
         raise translate(error) from error
     except OSError as error:
@@ -208,8 +210,11 @@ class Recovery:
         action: Literal["replayed", "intact"] = "replayed" if functions else "intact"
         return RecoveryReport(action, "", end.sequence, functions, cut, None, (), updated.generation)
 
-    def rebuild(self, reason: str) -> RecoveryReport:
-        """A new environment from the newest good checkpoint and the journal, put in the place of the old one."""
+    def rebuild(self, reason: str, *, dense: bool = False) -> RecoveryReport:
+        """A new environment from the newest good checkpoint and the journal, put in the place of the old one.
+
+        `dense`: copied once more, with full pages; that takes as long again.
+        """
         crashed = (poison_reason(self._directory) or "").startswith(CRASHED)
         least = 0 if crashed else self._applied_sequence()
         folder = self._directory / "tmp" / f"kv-rebuild-{secrets.token_hex(8)}"
@@ -222,8 +227,11 @@ class Recovery:
                 start = self.begin(env, base)
                 end, functions, cut = self._replay(env, start, least_sequence=least)
                 self.finish(env, header)
+            if dense:
+                folder = self._make_dense(folder, header)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # the disk may be full: give the room back
+            for path in folder.parent.glob(f"{folder.name}*"):  # the disk may be full: give the room back
+                shutil.rmtree(path, ignore_errors=True)
             raise
         self.install(folder)
         clear_poison(self._directory, self.files)
@@ -369,6 +377,15 @@ class Recovery:
             )
         folder.mkdir()
         return None, tuple(damaged)
+
+    def _make_dense(self, loose: Path, header: EnvironmentHeader) -> Path:
+        """The same in another folder, with full pages; `loose` is gone then."""
+        folder = loose.with_name(f"{loose.name}-dense")
+        with self.open(loose) as env, self.open(folder) as copy:
+            copy_dense(env, copy, self.files)
+            self.finish(copy, header)
+        shutil.rmtree(loose)
+        return folder
 
     def begin(self, env: lmdb.Environment, base: checkpoint.Checkpoint | None) -> Position:
         open_tables(env, self._table_names)

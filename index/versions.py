@@ -298,6 +298,29 @@ def replace_object(txn: Transaction, bucket_id: int, key: bytes, record: ObjectR
     _rewrite(txn, bucket_id, key, record)
 
 
+def store_outside(
+    txn: Transaction,
+    bucket: BucketRecord,
+    key: bytes,
+    record: ObjectRecord,
+    manifest: bytes,
+    new_stored_bytes: int,
+    writer: int,
+) -> bool:
+    """Let the version `record`, whose bytes lie in it, name them by `manifest` from now on, and be the same else.
+
+    False: it is gone, or its bytes do not lie in it any more; nothing is changed then. Tags, locks and the like are those
+    that it has now. `new_stored_bytes`: no more than the record's, lest a quota refuse it.
+    """
+    now = get_version(txn, bucket.id, key, record.version_id)
+    if now is None or now.sequence != record.sequence or now.inline is None or now.inline != record.inline:
+        return False
+    moved = replace(now, inline=None, manifest=manifest, new_stored_bytes=new_stored_bytes)
+    _rewrite(txn, bucket.id, key, moved)
+    quotas.charge(txn, bucket, writer, counters.change_of(moved, now))
+    return True
+
+
 def _covered(record: ObjectRecord) -> tuple[object, ...]:
     """What of a version stays as it is from put to removal, and what its own functions change."""
     return (

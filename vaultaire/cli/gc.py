@@ -21,21 +21,23 @@ if TYPE_CHECKING:
     from vaultaire.cli.output import Line
     from vaultaire.collection import Preview
     from vaultaire.collection import Progress as Collected
+    from vaultaire.small_objects import Moved
 
 
 @click.command("gc")
 @data_option
 @click.option("--dry-run", is_flag=True, help="Only tell what would come back.")
 @click.option(
-    "--recompress", is_flag=True, help="Also store anew, harder compressed, what was stored in small frames."
+    "--recompress", is_flag=True, help="Also store anew, harder compressed, what is kept: for archives."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
     """Give back the space of what was deleted, and print how much that was.
 
     With --recompress everything else that compresses is read and stored
-    anew as well, in larger frames: 4 to 15 % less on the disk, for
-    archives; a small range of an object then takes longer to read.
+    anew as well, in larger frames, and small objects leave the database:
+    4 to 15 % less on the disk, for small files up to half. A small range
+    of an object takes longer to read then.
 
     \b
     Exit status 1: something that objects name cannot be read, so that
@@ -45,6 +47,7 @@ def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
     from cas.gc import Policy
     from vaultaire.collection import Collector
     from vaultaire.effort import collection_effort
+    from vaultaire.small_objects import Moved, move_small_objects
     from vaultaire.store import Store
 
     policy = Policy(recompress_below=THOROUGH.frame_bytes // 2) if recompress else Policy()
@@ -57,11 +60,25 @@ def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
             progress = preview.progress
             click.echo(json.dumps(preview_dict(preview))) if as_json else print_lines(preview_lines(preview))
         else:
+            moved = Moved()
             with Progress() as shown:
+                if recompress:
+                    moved = move_small_objects(store, lambda so_far: shown.show(_moved(so_far)))
                 progress = collector.run(lambda _, so_far: shown.show(_narrated(so_far)))
-            click.echo(json.dumps(progress.as_dict())) if as_json else print_lines(lines(progress))
+            if as_json:
+                click.echo(json.dumps(progress.as_dict() | {"moved_objects": moved.objects}))
+            else:
+                if moved.objects:
+                    print_lines([(_moved(moved), "")])
+                print_lines(lines(progress))
     if not progress.complete or progress.kept_packs:
         click.get_current_context().exit(1)
+
+
+def _moved(moved: Moved) -> str:
+    return (
+        f"moved {moved.objects:,} small objects ({binary_size(moved.raw_bytes)}) from the database to packs"
+    )
 
 
 def _narrated(progress: Collected) -> str:

@@ -100,7 +100,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--prefixes", choices=table.MEAN_FLOORS, default="auto", help="of the bucket")
     parser.add_argument(
-        "--recompress", action="store_true", help="collect with `vaultaire gc --recompress` at the end"
+        "--recompress", action="store_true", help="`vaultaire gc --recompress` and `rebuild` at the end"
     )
     parser.add_argument("--floor", type=float, help="for the mean of ours / best peer")
     parser.add_argument(

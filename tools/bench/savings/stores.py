@@ -58,12 +58,12 @@ class Vaultaire:
     """A server with one worker and without parity, which the others have not; one object for each file, in one PUT each.
 
     `policy`: settings of the server by name (see docs/configuration.md); an unknown one is refused when it starts.
-    `prefixes`: of the bucket. `recompress`: `vaultaire gc --recompress` at the end, and not only `gc`.
+    `prefixes`: of the bucket. `recompress`: `vaultaire gc --recompress` and `vaultaire rebuild` at the end, not only `gc`.
     """
 
     def __init__(self, work: Path, policy: Mapping[str, str], prefixes: str, *, recompress: bool) -> None:
         environment = {f"VAULTAIRE_{name.upper()}": value for name, value in policy.items()}
-        self._collect = ["gc", "--json", *(["--recompress"] if recompress else [])]
+        self._recompress = recompress
         self._server = Server(
             work / "vaultaire",
             access_key=ACCESS_KEY,
@@ -95,7 +95,13 @@ class Vaultaire:
     def close(self) -> Stored:
         spent = self._cpu() - self._began
         self._server.stop(COMMAND_SECONDS)
-        collected = json.loads(self._server.cli(*self._collect, timeout_seconds=COMMAND_SECONDS).stdout)
+        collected = json.loads(
+            self._server.cli(
+                "gc", "--json", *["--recompress"] * self._recompress, timeout_seconds=COMMAND_SECONDS
+            ).stdout
+        )
+        if self._recompress:
+            self._server.cli("rebuild", timeout_seconds=COMMAND_SECONDS)  # full pages
         totals = self._server.stats()
         stored = int(totals["stored_bytes"])
         packs = sum(path.stat().st_size for path in self._server.data.rglob("*.pack"))
