@@ -23,6 +23,7 @@ MAX_FUNCTION_BYTES = 64 << 20  # mutations of one function; with a batch's own b
 _ROW_OVERHEAD_BYTES = 8
 
 _crc32 = zlib.crc32
+_BEHIND_ALL = b"\xff" * (MAX_KEY_BYTES + 1)
 
 # We use no handle, table or transaction wrongly: to a reader LMDB says this only of what a damaged page made of them.
 _ABSURD = (
@@ -101,9 +102,16 @@ class LmdbReader:
             with self._txn.cursor(handle) as cursor:
                 if not (_seek_last(cursor, stop) if reverse else cursor.set_range(start)):
                     return
+                if not reverse and cursor.key() < start:
+                    raise _out_of_order(table)
+                last = (_BEHIND_ALL if stop is None else stop) if reverse else b""
                 for key, stored in cursor.iterprev() if reverse else cursor.iternext():
                     if key < start if reverse else stop is not None and key >= stop:
                         return
+                    # Or a damaged page could lead in circles whoever asks for what comes after the last row.
+                    if key >= last if reverse else key <= last:
+                        raise _out_of_order(table)
+                    last = key
                     if _crc32(stored, _crc32(key, seeds[len(key)])) != CRC_RESIDUE:
                         raise CorruptValue(table, key)
                     yield key, stored[:-4]
@@ -114,6 +122,10 @@ class LmdbReader:
             raise self._unread(error) from error
         except IndexError as error:  # no row has so long a key
             raise ViewDamaged(f"LMDB shows a key of {len(key)} bytes in table {table!r}") from error
+
+
+def _out_of_order(table: str) -> ViewDamaged:
+    return ViewDamaged(f"LMDB shows the rows of table {table!r} out of order")
 
 
 def _seek_last(cursor: lmdb.Cursor[bytes], stop: bytes | None) -> bool:
@@ -190,12 +202,18 @@ class LmdbTransaction(LmdbReader):
 
 
 def check_rows(txn: lmdb.Transaction[bytes], name: str, table: Table) -> int:
-    """Read every row of a table: the count. Raises CorruptValue, and KvError if rows that LMDB counts are missing."""
+    """Read every row of a table: the count. Raises CorruptValue, ViewDamaged, and KvError if rows that LMDB counts are
+    missing.
+    """
     handle, seeds = table
     rows = 0
+    last = b""
     with txn.cursor(handle) as cursor:
         for key, stored in cursor.iternext():
+            if key <= last:
+                raise _out_of_order(name)
             unwrap(name, seeds, key, stored)
+            last = key
             rows += 1
     counted = txn.stat(handle)["entries"]
     if rows != counted:

@@ -57,8 +57,6 @@ class TolerantReader:
                     start, stop = (start, key) if reverse else (key + b"\0", stop)
                 return
             except CorruptValue as error:
-                if error.key < start or (stop is not None and error.key >= stop):
-                    return  # LMDB goes in circles
                 self._note(error.table, error.key)
                 start, stop = (start, error.key) if reverse else (error.key + b"\0", stop)
 

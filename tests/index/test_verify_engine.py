@@ -9,7 +9,7 @@ import pytest
 
 from index.environment import ViewDamaged, open_tables, wrap
 from index.kv import MapFull
-from index.lmdb_view import LmdbReader, LmdbTransaction
+from index.lmdb_view import LmdbReader, LmdbTransaction, check_rows
 from index.memory_kv import MemoryKv
 from index.verify_engine import _differences
 
@@ -91,3 +91,55 @@ def test_what_lmdb_refuses_after_damage_is_damage(damaged):
     full = LmdbTransaction(None, {}, 0)
     full.failure = MapFull("full")
     assert full._unread(lmdb.BadTxnError("bad")) is full.failure
+
+
+@pytest.fixture
+def disordered(damaged, tmp_path):
+    """Two rows of a leaf have changed places: each is sound, and whoever asks for what follows may go in circles."""
+    env, _ = damaged(LEAF, 0, 0)
+    env.close()
+    path = tmp_path / "data.mdb"
+    data = bytearray(path.read_bytes())
+    start = next(
+        at
+        for at in range(2 * PAGE, len(data), PAGE)
+        if struct.unpack_from("<H", data, at + 10)[0] == LEAF and b"key 0" in data[at : at + PAGE]
+    )
+    pointers = slice(start + 16 + 2 * 5, start + 16 + 2 * 7)
+    (node,) = struct.unpack_from("<H", data, start + 16)
+    data[start + node] ^= 1  # as it was
+    data[pointers] = data[pointers][2:] + data[pointers][:2]
+    path.write_bytes(data)
+    with lmdb.open(str(tmp_path), map_size=1 << 24, max_dbs=4, lock=False) as env:
+        yield env, open_tables(env, [TABLE])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_rows_out_of_order_are_damage(disordered, reverse: bool):
+    env, tables = disordered
+    with env.begin() as txn:
+        live = LmdbReader(txn, tables)
+        with pytest.raises(ViewDamaged, match="out of order"):
+            list(live.scan(TABLE, reverse=reverse))
+
+
+def test_whoever_pages_through_disordered_rows_comes_to_an_end(disordered):
+    env, tables = disordered
+    with env.begin() as txn:
+        live = LmdbReader(txn, tables)
+        for start in (b"", b"key 000004", b"key 000005", b"key 000006", b"key 000007", b"key 2", b"z"):
+            after, steps = start, 0
+            try:
+                while rows := list(live.scan(TABLE, after, limit=1)):
+                    assert rows[0][0] >= after
+                    after = rows[0][0] + b"\0"
+                    steps += 1
+                    assert steps <= len(ROWS)
+            except ViewDamaged:
+                continue
+
+
+def test_a_checkpoint_is_not_made_of_disordered_rows(disordered):
+    env, tables = disordered
+    with env.begin() as txn, pytest.raises(ViewDamaged, match="out of order"):
+        check_rows(txn, TABLE, tables[TABLE])
