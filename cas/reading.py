@@ -6,8 +6,9 @@ request; of a raw frame only the chunks that are wanted are read. Decoded frames
 chunks are verified again at every use). No snapshot is held while packs are read. A frame that fails is read once
 more through its pack's parity, if there is any (`cas.healing`); what then comes is verified in the same way.
 
-A frame with bases is decoded behind their raw bytes, which are read the same way (and are in frames without bases, or
-refused: no chain, no loop). At most MAX_RAW_BYTES are held for a frame and its bases together.
+A frame with bases is decoded behind their raw bytes (`cas.base_bytes`), which are in frames without bases, or refused: no
+chain, no loop. At most MAX_RAW_BYTES are held for a frame and its bases together, of as many frames at once as
+`parallel_map` has threads; and of what is read twice as much as is asked for, at most.
 
 The caller holds an operation (`cas.ports.Operations`) from before `locate` until its bytes are read: that keeps
 collection from removing the packs in between.
