@@ -142,7 +142,8 @@ class FrameReader:
         for batch in _batches(_coalesce(sorted(map(_part, missing)))):
             fetched = [each for group in batch for each in self._fetch_group(group, frames)]
             fetched.sort(key=_has_bases)  # stable; others first: they may hold the bases
-            decode_all = self._parallel_map if len(fetched) > 1 else map
+            compressed = sum(not each.part.raw for each in fetched)
+            decode_all = self._parallel_map if compressed > 1 else map
             for each, raw in zip(fetched, decode_all(self._decode, fetched), strict=True):
                 self._take(each, raw, chunk_id, verified)
         return [verified[span.chunk][span.start : span.stop] for span in spans]
