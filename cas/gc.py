@@ -33,6 +33,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cas.adoption import inspect
+from cas.bases import iterate_bases_of
 from cas.catalog import (
     PLACEMENTS,
     PackState,
@@ -55,7 +56,7 @@ from cas.pack import PackKind
 from cas.reading import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from cas.bases import FrameKey
     from cas.catalog import PackRow, Placement
@@ -97,9 +98,6 @@ class Policy:
     batch_packs: int = 1024  # condemned at once
     batch_copy_bytes: int = 4 << 30  # stored bytes copied for them, at most (but for one pack)
     small_packs: int = 16  # so many small packs are merged, however little they hold
-    recompress_below: int = (
-        0  # data packs whose frames have fewer raw bytes on average are written anew; 0: none
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +130,9 @@ def plan_collection(
     live: Mapping[int, int],
     epoch: int,
     policy: Policy,
+    anew: Container[int] = (),
 ) -> Plan:
-    """Which packs to condemn. Pure.
+    """Which packs to condemn. Pure. `anew`: packs that are to be stored anew however much of them is needed.
 
     `live`: raw bytes of the marked chunks of every pack that was sealed when the mark began; of one that is not there
     all that is placed counts as live. `epoch`: every operation that runs began in it or later, and so did the mark.
@@ -154,11 +153,9 @@ def plan_collection(
             candidates.append(candidate)
     candidates.sort(key=lambda c: (c.share, c.pack))
     chosen = _sparse(candidates, garbage - policy.tolerated_garbage * stored, policy)
-    anew: list[_Candidate] = []
-    rest: list[_Candidate] = []
-    for candidate in candidates[len(chosen) :]:
-        (anew if _has_small_frames(candidate.row, policy.recompress_below) else rest).append(candidate)
-    chosen += anew + _small(rest, policy)
+    rest = candidates[len(chosen) :]
+    chosen += [candidate for candidate in rest if candidate.pack in anew]
+    chosen += _small([candidate for candidate in rest if candidate.pack not in anew], policy)
     return _first_batch(chosen, policy)
 
 
@@ -171,11 +168,6 @@ def _sparse(candidates: Sequence[_Candidate], surplus: float, policy: Policy) ->
         chosen.append(candidate)
         surplus -= candidate.free_bytes
     return chosen
-
-
-def _has_small_frames(row: PackRow, limit_bytes: int) -> bool:
-    """Of noise every chunk is a large frame: there is nothing to be had."""
-    return row.kind == PackKind.DATA and row.raw_bytes < limit_bytes * row.frames
 
 
 def _small(candidates: Sequence[_Candidate], policy: Policy) -> list[_Candidate]:
@@ -230,6 +222,28 @@ def find_sealed(kv: OrderedMap) -> list[tuple[int, PackRow]]:
     """Every pack that might be condemned."""
     with kv.snapshot() as reader:
         return [(pack, row) for pack, row in iterate_packs(reader) if row.state == PackState.SEALED]
+
+
+def has_small_frames(kv: OrderedMap, place: PackPlace, pack: int, row: PackRow, frame_bytes: int) -> bool:
+    """Whether a pack holds data in more than twice the frames that frames of `frame_bytes` raw bytes would be.
+
+    Those with bases do not count: they are never joined. Of a pack that has some, the footer is read.
+    """
+    if row.kind != PackKind.DATA or not _are_many(row.frames, row.raw_bytes, frame_bytes):
+        return False
+    with kv.snapshot() as reader:
+        has_bases = next(iterate_bases_of(reader, pack), None) is not None
+    if not has_bases:
+        return True
+    try:
+        headers = [frame.header for frame in inspect(place, pack).frames if not frame.header.bases]
+    except (CorruptPack, MissingPack, PackUnreadable):
+        return False  # is left to repair
+    return _are_many(len(headers), sum(header.raw_length for header in headers), frame_bytes)
+
+
+def _are_many(frames: int, raw_bytes: int, frame_bytes: int) -> bool:
+    return frames > 2 * -(-raw_bytes // frame_bytes)
 
 
 @dataclass(slots=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from cas.errors import MissingPack, MissingSidecar, NoSpace, PackUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cas.ports import Buffer
 
@@ -31,6 +32,8 @@ class MemoryPacks:
         self.unreadable: set[int] = set()
         self.bad_sectors: set[tuple[int, int]] = set()  # (pack, offset): reads fail, a write heals it
         self.sidecars = MemorySidecars()
+        self.clock: Callable[[], float] = time.time
+        self.times: dict[int, float] = {}  # of the last write
         self.sync_ends_pack = False  # as an object store: what was synced cannot grow
         self.syncs = 0
         self.reads: list[tuple[int, int, int]] = []  # (pack, offset, length) of every read
@@ -41,6 +44,7 @@ class MemoryPacks:
             if pack in self.volatile:
                 raise FileExistsError(errno.EEXIST, f"pack {pack:016x} exists")
             self.volatile[pack] = bytearray()
+            self.times[pack] = self.clock()
         return MemoryPackWriter(self, pack)
 
     def read(self, pack: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -56,6 +60,11 @@ class MemoryPacks:
         if pack not in self.volatile:
             raise MissingPack(pack)
         return len(self.volatile[pack])
+
+    def written_at(self, pack: int) -> float:
+        if pack not in self.volatile:
+            raise MissingPack(pack)
+        return self.times[pack]
 
     def packs(self, writer: int | None = None) -> Iterator[int]:
         yield from sorted(pack for pack in self.volatile if writer is None or pack >> 32 == writer)
@@ -90,6 +99,7 @@ class MemoryPacks:
     def crash(self, torn: int = 0) -> MemoryPacks:
         """What a power cut leaves: durable bytes, and of each pack up to `torn` bytes of what followed."""
         left = MemoryPacks()
+        left.clock, left.times = self.clock, dict(self.times)
         for pack, data in self.durable.items():
             left.volatile[pack] = bytearray(data) + self.volatile[pack][len(data) : len(data) + torn]
             left.durable[pack] = bytes(left.volatile[pack])
@@ -134,6 +144,7 @@ class MemoryPackWriter:
             image = self._place.volatile[self._pack]
             image.extend(bytes(max(0, offset + len(data) - len(image))))
             image[offset : offset + len(data)] = data
+            self._place.times[self._pack] = self._place.clock()
 
     def sync(self) -> None:
         place = self._place

@@ -96,6 +96,12 @@ class LocalPacks:
         except FileNotFoundError as error:
             raise MissingPack(pack) from error
 
+    def written_at(self, pack: int) -> float:
+        try:
+            return self.path(pack).stat().st_mtime
+        except FileNotFoundError as error:
+            raise MissingPack(pack) from error
+
     def packs(self, writer: int | None = None) -> Iterator[int]:
         names = sorted(path.stem for path in self._directory.glob("[0-9a-f][0-9a-f]/*.pack"))
         for name in names:

@@ -111,6 +111,10 @@ class PackPlace(Protocol):
         """Bytes the pack holds, preallocated ones included. Raises MissingPack."""
         ...
 
+    def written_at(self, pack: int) -> float:
+        """When something was last written to it, in seconds since 1970. Raises MissingPack."""
+        ...
+
     def packs(self, writer: int | None = None) -> Iterator[int]:
         """The packs that exist (of one writer), ascending."""
         ...

@@ -3,7 +3,8 @@
 `cas.gc` says what is done and why nothing is lost. Here is the order of it: a **round** surveys the store (which
 chunks are needed; what each bucket holds, saved for `stats`), then condemns and empties batch after batch of packs
 until nothing worth it is left. A round is due some time after something changed: soon if much was deleted (as the
-counters show it), rarely else, and never more than a small part of the time is spent on it.
+counters show it), rarely else, and never more than a small part of the time is spent on it. With an `Archive`
+(`vaultaire.archiving`) there are rounds that archive besides: what is copied in them is compressed as hard as can be.
 
 **One at a time.** `run/collector.lock` is held for each slice only. So a command that wants to collect waits for less
 than a second, and the maintenance process stands back as long as it runs. Whoever finds that another has had the lock
@@ -17,21 +18,23 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas import gc
 from cas.catalog import read_epoch
-from cas.catalog import statistics as pack_statistics
 from cas.errors import NoSpace
-from cas.frame import NORMAL
-from index import quotas
-from index.counters import statistics as name_statistics
-from vaultaire.collection_due import SOON_DUTY, Standing, plan_round
+from cas.frame import NORMAL, THOROUGH
+from vaultaire.collection_due import SOON_DUTY, plan_round
+from vaultaire.collection_report import (
+    Progress,
+    save_progress,
+    save_usage,
+    saved_standing,
+    standing_now,
+)
 from vaultaire.collector_lock import CollectorLock
-from vaultaire.reports import get_report, put_report
 from vaultaire.roots import Roots
 from vaultaire.runfile import RunFiles
 from vaultaire.survey import exhaust, mark, measure
@@ -42,17 +45,13 @@ if TYPE_CHECKING:
     from cas.catalog import PackRow
     from cas.frame import Effort
     from cas.marking import Marker
-    from index.kv import Transaction
+    from vaultaire.archiving import Archive
+    from vaultaire.collection_due import Standing
     from vaultaire.store import Store
     from vaultaire.survey import Usage
 
-SUBJECT: Final = "collection"  # of the report on rounds
-BUCKETS_SUBJECT: Final = "buckets"  # of the report on what buckets hold
-
 LOOK_SECONDS: Final = 5.0  # between two looks whether a round is due
 RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk has no room for copies
-ERRORS_KEPT: Final = 20
-CORRECTIONS_PER_COMMIT: Final = 500  # buckets; bounds how long the write lock is held
 ROOM_BYTES: Final = 256 << 20  # copied before sources are removed: more room than that is never needed
 DEFAULT_BYTES_PER_SECOND: Final = 64 << 20
 
@@ -68,35 +67,6 @@ class State(Enum):
 
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Progress:
-    """Of one round, or of all that one command did. Sizes in bytes."""
-
-    step: str = "idle"
-    removed_packs: int = 0
-    removed_bytes: int = 0  # stored bytes of the packs removed
-    copied_bytes: int = 0  # stored bytes written for what was live in them
-    condemned_packs: int = 0  # still to be removed
-    kept_packs: int = 0  # condemned, and kept since something live in them cannot be read
-    missing_chunks: int = 0  # named, but not there
-    complete: bool = True  # all that is named could be followed
-    errors: list[str] = field(default_factory=list)  # the first of what could not be read
-    marked_seconds: float = 0.0  # time spent on marking
-
-    @property
-    def freed_bytes(self) -> int:
-        return self.removed_bytes - self.copied_bytes
-
-    def tell(self, errors: Sequence[str]) -> None:
-        """Remember the first of them."""
-        for error in errors:
-            if len(self.errors) < ERRORS_KEPT and error not in self.errors:
-                self.errors.append(error)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "freed_bytes": self.freed_bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +88,19 @@ class Collector:
         policy: gc.Policy | None = None,
         bytes_per_second: float = DEFAULT_BYTES_PER_SECOND,
         effort: Callable[[], Effort] = lambda: NORMAL,
+        archive: Archive | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`bytes_per_second`: raw bytes copied, at most; 0: no limit. `effort`: how hard to compress them, now."""
+        """`bytes_per_second`: raw bytes copied, at most; 0: no limit. `effort`: how hard to compress them, now.
+
+        `archive`: what to store anew besides, and when.
+        """
         self._store = store
         self._policy = policy or gc.Policy()
         self._rate = bytes_per_second
         self._effort = effort
+        self._archive = archive
         self._clock = clock
         self._monotonic = monotonic
         self._operations = RunFiles(store.directory / "run")
@@ -135,6 +110,7 @@ class Collector:
         self._look_at = 0.0  # monotonic; nothing is looked for before
         self._allowance = bytes_per_second
         self._paid_at = monotonic()
+        self._thorough = False  # the round that runs archives
         self._busy_seconds = 0.0  # working time of the round that runs
         self._kept: set[int] = set()  # condemned packs that could not be emptied
         self._no_room = False  # for copies, in this round
@@ -166,7 +142,7 @@ class Collector:
             self._lock.claim()
             self._forget()
             self.progress = Progress()
-            self._work = self._round()
+            self._work = self._round() if self._archive is None else self._archive_round(self._archive)
             while (state := self._go_on(self._work, 0.2)) is not State.IDLE:
                 on_state(state, self.progress)
                 if state in (State.WAITING, State.PACED):
@@ -185,7 +161,7 @@ class Collector:
                 epoch = read_epoch(reader) + 1
             usage = exhaust(self._measured())
             policy = replace(self._policy, batch_packs=1 << 62, batch_copy_bytes=1 << 62)
-            plan = gc.plan_collection(gc.find_sealed(store.kv), usage.live, epoch, policy)
+            plan = self._plan(usage, epoch, policy, self._archive)
             return Preview(plan, gc.find_condemned(store.kv), self.progress)
 
     def close(self) -> None:
@@ -219,25 +195,42 @@ class Collector:
     # --- rounds -------------------------------------------------------------------------------------------------
 
     def _rounds(self) -> Generator[State, None, None]:
+        archive = self._archive
         while True:
-            if self._monotonic() >= self._look_at and self._due():
-                self.progress = Progress()
-                yield from self._round()
+            if self._monotonic() >= self._look_at:
+                if self._due():
+                    self.progress = Progress()
+                    yield from self._round()
+                elif archive is not None and archive.is_due():
+                    self.progress = Progress()
+                    yield from self._archive_round(archive)
             yield State.IDLE
 
     def _due(self) -> bool:
         began = self._monotonic()
-        now = self._standing()
+        now = standing_now(self._store.kv, self._clock())
         if self._last is None:
-            self._last = self._saved_standing()
+            self._last = saved_standing(self._store.kv)
         left = gc.find_condemned(self._store.kv).keys()
         due = plan_round(self._last, now) or bool(left - self._kept) or (self._no_room and bool(left))
         self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
         return due
 
-    def _round(self) -> Generator[State, None, None]:
+    def _archive_round(self, archive: Archive) -> Generator[State, None, None]:
+        self.progress.step = "moving small objects"
+        for moved in archive.move_small_objects():
+            self.progress.moved_objects += moved.objects
+            self.progress.moved_bytes += moved.raw_bytes
+            self._allowance -= moved.raw_bytes
+            yield State.WORKING
+        if archive.packs() or not archive.by_itself:
+            yield from self._round(archive)
+        archive.end()
+
+    def _round(self, archive: Archive | None = None) -> Generator[State, None, None]:
         """Survey, then batch after batch. What somebody else has condemned comes first."""
         self._busy_seconds = 0.0
+        self._thorough = archive is not None
         kv = self._store.kv
         gc.sweep_gone(kv, self._store.packs)
         condemned = gc.find_condemned(kv)
@@ -246,7 +239,7 @@ class Collector:
         if condemned:
             yield from self._empty(condemned)
         epoch, usage = yield from self._survey()
-        while packs := gc.plan_collection(gc.find_sealed(kv), usage.live, epoch, self._policy).packs:
+        while packs := self._plan(usage, epoch, self._policy, archive).packs:
             gc.retire(kv, packs)
             condemned = gc.find_condemned(kv)
             yield from self._empty({pack: condemned[pack] for pack in packs if pack in condemned})
@@ -254,12 +247,16 @@ class Collector:
                 break
         self._end_round()
 
+    def _plan(self, usage: Usage, epoch: int, policy: gc.Policy, archive: Archive | None) -> gc.Plan:
+        anew = frozenset() if archive is None else archive.packs()
+        return gc.plan_collection(gc.find_sealed(self._store.kv), usage.live, epoch, policy, anew)
+
     def _survey(self) -> Generator[State, None, tuple[int, Usage]]:
         """(the epoch in which it began, what it found). No operation is older than that epoch."""
         epoch = gc.begin_epoch(self._store.kv)
         yield from self._wait(epoch)
         usage = yield from self._measured()
-        self._save_usage(usage)
+        save_usage(self._store.kv, usage, self._now_ms(), self.progress.marked_seconds)
         return epoch, usage
 
     def _measured(self) -> Generator[State, None, Usage]:
@@ -280,7 +277,7 @@ class Collector:
         else:
             for pack in sealed:
                 usage.live.setdefault(pack, 0)
-        self._note(usage.incomplete, usage.errors, usage.missing)
+        self.progress.note(usage.incomplete, usage.errors, usage.missing)
         return usage
 
     def _empty(self, condemned: dict[int, PackRow]) -> Generator[State, None, None]:
@@ -322,7 +319,7 @@ class Collector:
         finally:
             roots.close()
         self.progress.marked_seconds += self._monotonic() - began
-        self._note(incomplete, errors, marker.missing)
+        self.progress.note(incomplete, errors, marker.missing)
         return None if incomplete else marker
 
     def _evacuate(
@@ -336,7 +333,7 @@ class Collector:
         for pack in packs:
             evacuation = gc.Evacuation(pack)
             try:
-                effort = self._effort()
+                effort = THOROUGH if self._thorough else self._effort()
                 for raw_bytes in evacuation.run(
                     store.chunks, store.kv, store.packs, rows[pack], needed, effort
                 ):
@@ -383,45 +380,11 @@ class Collector:
 
     # --- telling ------------------------------------------------------------------------------------------------
 
-    def _note(self, incomplete: bool, errors: Sequence[str], missing: int) -> None:
-        progress = self.progress
-        progress.complete &= not incomplete
-        progress.missing_chunks = max(progress.missing_chunks, missing)
-        progress.tell(errors)
-        for error in errors:
-            log.error("while marking: %s", error)
-        if incomplete:
-            log.error(
-                "something that objects name cannot be read: nothing they may need is dropped until it is "
-                "repaired or deleted (vaultaire verify names it)"
-            )
-
-    def _standing(self) -> Standing:
-        with self._store.kv.snapshot() as reader:
-            names = name_statistics(reader)
-            packs = pack_statistics(reader)
-            logical = names.logical_bytes - names.inline_bytes
-            return Standing(self._clock(), reader.sequence, logical, packs.unique_bytes)
-
-    def _saved_standing(self) -> Standing | None:
-        with self._store.kv.snapshot() as reader:
-            report = get_report(reader, SUBJECT)
-        try:
-            return Standing(**report["standing"]) if report else None
-        except (KeyError, TypeError):
-            return None  # of another version
-
     def _end_round(self) -> None:
         self.progress.step = "idle"
-        standing = self._standing()
+        standing = standing_now(self._store.kv, self._clock())
         # The sequence is that of the report's own commit: else every round would be a change that asks for the next.
-        self._last = Standing(
-            standing.at_seconds,
-            standing.sequence + 1,
-            standing.logical_bytes,
-            standing.placed_bytes,
-            self._busy_seconds,
-        )
+        self._last = replace(standing, sequence=standing.sequence + 1, busy_seconds=self._busy_seconds)
         self._save_progress(ended=True)
         if self.progress.removed_packs:
             log.info(
@@ -432,40 +395,10 @@ class Collector:
             )
 
     def _save_progress(self, *, ended: bool = False) -> None:
-        progress = self.progress.as_dict()
-        now_ms = int(self._clock() * 1000)
-        standing = asdict(self._last) if self._last is not None else None
+        save_progress(self._store.kv, self.progress, self._last, self._now_ms(), ended=ended)
 
-        def commit(txn: Transaction) -> None:
-            before = get_report(txn, SUBJECT) or {}
-            total = before.get("total_freed_bytes", 0)
-            report = {"at_ms": now_ms, "round": progress, "standing": standing}
-            report["ended_ms"] = now_ms if ended else before.get("ended_ms")
-            report["rounds"] = before.get("rounds", 0) + ended
-            report["total_freed_bytes"] = total + (progress["freed_bytes"] if ended else 0)
-            put_report(txn, SUBJECT, report)
-
-        self._store.kv.commit(commit)
-
-    def _save_usage(self, usage: Usage) -> None:
-        buckets = {str(bucket_id): asdict(found) for bucket_id, found in usage.buckets.items()}
-        report = {
-            "at_ms": int(self._clock() * 1000),
-            "seconds": round(self.progress.marked_seconds, 3),
-            "complete": not usage.incomplete,
-            "buckets": buckets,
-        }
-        self._store.kv.commit(lambda txn: put_report(txn, BUCKETS_SUBJECT, report))
-        corrections = [] if usage.incomplete else list(usage.corrections.items())
-        for first in range(0, len(corrections), CORRECTIONS_PER_COMMIT):
-            batch = corrections[first : first + CORRECTIONS_PER_COMMIT]
-            self._store.kv.commit(partial(_correct, batch))
-
-
-def _correct(corrections: Sequence[tuple[int, int]], txn: Transaction) -> None:
-    """Let quotas know what buckets really take. Exact beside uploads: what came since was counted since."""
-    for bucket_id, correction_bytes in corrections:
-        quotas.correct(txn, bucket_id, correction_bytes)
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
 
 def _driven(work: Generator[int, None, T]) -> Generator[State, None, T]:

@@ -35,6 +35,7 @@ class ServeConfig:
     plan: Plan = PLANS[DEFAULT_PLAN]  # of tenants without a limit of their own
     domains: tuple[str, ...] = ()  # lower case; `bucket.DOMAIN` is virtual-host style
     collection_bytes_per_second: int = 64 * MIB  # copied by collection, at most; 0: no limit
+    archive_after_days: float = 0.0  # since the last write: see `vaultaire.archiving`; 0: never
     upload_expiry_days: float = 7.0  # without activity, unless a lifecycle rule decides; 0: never
     scrub_days: float = 7.0  # in which every pack is read and verified once; 0: never
     parity_percent: int | None = None  # of the packs; None: as it was set before

@@ -148,6 +148,12 @@ SETTINGS: Final = (
         field="collection_bytes_per_second",
     ),
     Setting(
+        *("archive_after", "Care", Number(0, 36500, "DAYS"), 0),
+        help="Store anew, harder compressed, what nothing was written to for so many days, while the machine is idle; "
+        "0: never.",
+        field="archive_after_days",
+    ),
+    Setting(
         *("upload_expiry", "Care", Number(0, 36500, "DAYS"), 7),
         help="Abort multipart uploads that got nothing for so many days, where no lifecycle rule decides; 0: never.",
         field="upload_expiry_days",

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from index.buckets import list_buckets
 from index.counters import statistics as name_statistics
 from vaultaire.bucket_writes import WHOLE_STORE, forget_writes, get_writes, list_writes
-from vaultaire.collection import BUCKETS_SUBJECT
+from vaultaire.collection_report import BUCKETS_SUBJECT
 from vaultaire.reports import get_report
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from index.errors import NamesError
 from index.kv import KvError, MapFull, StorePoisoned
 from index.poison import forget_poison
 from index.tokens import forget_tokens
+from vaultaire.archiving import DAY_SECONDS, Archive
 from vaultaire.audit_log import note_expired
 from vaultaire.child import EX_CONFIG, EX_TEMPFAIL, take_orders
 from vaultaire.clock_watch import ClockWatch
@@ -70,8 +71,12 @@ def chores(store: Store, config: ServeConfig | None = None) -> list[Chore]:
     clock = ClockWatch()
     on_expired = partial(note_expired, store.kv)
     lifecycle = Lifecycle(store.kv, store.writer, IndexVersions(), on_expired=on_expired)
+    archive_after = config.archive_after_days * DAY_SECONDS
     collector = Collector(
-        store, bytes_per_second=config.collection_bytes_per_second, effort=collection_effort
+        store,
+        bytes_per_second=config.collection_bytes_per_second,
+        effort=collection_effort,
+        archive=Archive(store, after_seconds=archive_after) if archive_after else None,
     )
     store.before_close.append(collector.close)
     parity = Parity(store)

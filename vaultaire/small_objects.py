@@ -11,9 +11,10 @@ beside a server, and repeats nothing. Blocking. Memory: a batch.
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.errors import PackGone
 from cas.prefix import Prefixes
@@ -24,7 +25,7 @@ from index.records import ObjectRecord
 from index.versions import store_outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from cas.manifest import Manifest
     from cas.publication import Publication
@@ -37,10 +38,15 @@ LEAST_BYTES: Final = 256
 BATCH: Final = 256  # versions of one commit: some 10 ms of the write lock
 
 
-@dataclass(slots=True)
-class Moved:
-    objects: int = 0  # versions
-    raw_bytes: int = 0
+class Moved(NamedTuple):
+    objects: int  # versions
+    raw_bytes: int
+
+
+class _Small(NamedTuple):
+    bucket_id: int
+    key: bytes
+    record: ObjectRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +73,22 @@ class _Move:
         return True
 
 
-def move_small_objects(store: Store, on_progress: Callable[[Moved], None] = lambda _: None) -> Moved:
-    """All versions with LEAST_BYTES or more in their records. Raises what the store raises."""
-    moved = Moved()
-    batch: list[tuple[int, bytes, ObjectRecord]] = []
+def move_small_objects(store: Store, until_ms: float = math.inf) -> Iterator[Moved]:
+    """All versions with LEAST_BYTES or more in their records, last modified up to then. Raises what the store raises.
+
+    Yields after each step what it moved: at most a batch, often nothing.
+    """
+    batch: list[_Small] = []
     for bucket_id in _buckets(store):
-        for key, record in _small(store, bucket_id):
-            batch.append((bucket_id, key, record))
-            if len(batch) == BATCH:
-                _move(store, batch, moved)
-                batch.clear()
-                on_progress(moved)
+        for page in _pages(store, bucket_id):
+            batch += [small for small in page if small.record.modified_ms <= until_ms]
+            if len(batch) < BATCH:
+                yield Moved(0, 0)
+            else:
+                yield _move(store, batch[:BATCH])
+                del batch[:BATCH]
     if batch:
-        _move(store, batch, moved)
-    return moved
+        yield _move(store, batch)
 
 
 def _buckets(store: Store) -> list[int]:
@@ -88,8 +96,8 @@ def _buckets(store: Store) -> list[int]:
         return [bucket.id for bucket in list_buckets(reader).buckets]
 
 
-def _small(store: Store, bucket_id: int) -> Iterator[tuple[bytes, ObjectRecord]]:
-    """Read in short snapshots. What is damaged is left to `verify`."""
+def _pages(store: Store, bucket_id: int) -> Iterator[list[_Small]]:
+    """The small ones of each page, read in short snapshots. What is damaged is left to `verify`."""
     for page in (object_page, version_page):
         after = (b"", b"")
         while True:
@@ -98,25 +106,28 @@ def _small(store: Store, bucket_id: int) -> Iterator[tuple[bytes, ObjectRecord]]
             if not rows:
                 break
             after = rows[-1][:2]
-            for key, _, value in rows:
-                try:
-                    record = ObjectRecord.decode(value)
-                except NamesError:
-                    continue
-                if record.inline is not None and len(record.inline) >= LEAST_BYTES:
-                    yield key, record
+            yield [small for key, _, value in rows if (small := _small(bucket_id, key, value)) is not None]
 
 
-def _move(store: Store, batch: list[tuple[int, bytes, ObjectRecord]], moved: Moved) -> None:
+def _small(bucket_id: int, key: bytes, value: bytes) -> _Small | None:
+    try:
+        record = ObjectRecord.decode(value)
+    except NamesError:
+        return None
+    is_small = record.inline is not None and len(record.inline) >= LEAST_BYTES
+    return _Small(bucket_id, key, record) if is_small else None
+
+
+def _move(store: Store, batch: Sequence[_Small]) -> Moved:
+    objects = raw_bytes = 0
     with store.operation(), ExitStack() as ending:
         moves = []
-        for bucket_id, key, record in batch:
+        for small in batch:
             ingest = store.chunks.ingest(Prefixes.OFF)
             ending.callback(ingest.abort)  # harmless after its end
-            ingest.feed(record.inline or b"")
+            ingest.feed(small.record.inline or b"")
             manifest = ingest.finish()
-            publication = ingest.publication()
-            moves.append(_Move(bucket_id, key, record, store.writer, ingest, manifest, publication))
+            moves.append(_Move(*small, store.writer, ingest, manifest, ingest.publication()))
         store.chunks.sync([move.publication for move in moves])
         for move, outcome in zip(moves, store.kv.commit_many(moves), strict=True):
             if outcome.error is not None and not isinstance(outcome.error, PackGone | NamesError):
@@ -124,5 +135,6 @@ def _move(store: Store, batch: list[tuple[int, bytes, ObjectRecord]], moved: Mov
             done = outcome.error is None and outcome.unwrap()
             move.publication.settle(done)
             if done:
-                moved.objects += 1
-                moved.raw_bytes += move.record.size
+                objects += 1
+                raw_bytes += move.record.size
+    return Moved(objects, raw_bytes)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from index.buckets import list_buckets
 from index.counters import statistics as name_statistics
-from vaultaire.collection import BUCKETS_SUBJECT, SUBJECT
+from vaultaire.collection_report import BUCKETS_SUBJECT, SUBJECT
 from vaultaire.parity import sidecar_bytes
 from vaultaire.reports import get_report
 from vaultaire.roots import Roots

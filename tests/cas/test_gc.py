@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.catalog import PackRow, PackState
 from cas.gc import Everything, Plan, Policy, plan_collection
 from cas.pack import PackKind
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 MIB = 1 << 20
 POLICY = Policy()
@@ -22,7 +27,6 @@ def row(
     placed: int | None = None,
     touched: int = 5,
     damaged: bool = False,
-    frame_bytes: int = 256 << 10,
 ) -> PackRow:
     """Raw bytes are twice the stored ones."""
     placed_bytes = 2 * length if placed is None else placed
@@ -33,16 +37,17 @@ def row(
         length,
         damaged=damaged,
         touched_epoch=touched,
-        frames=2 * length // frame_bytes + 1,
         raw_bytes=2 * length,
         placed_bytes=placed_bytes,
     )
 
 
-def plan(packs: dict[int, tuple[PackRow, float | None]], policy: Policy = POLICY) -> Plan:
+def plan(
+    packs: dict[int, tuple[PackRow, float | None]], policy: Policy = POLICY, anew: Container[int] = ()
+) -> Plan:
     """`packs`: number -> (row, live share; None: the mark did not know it)."""
     live = {pack: int(row.raw_bytes * share) for pack, (row, share) in packs.items() if share is not None}
-    return plan_collection([(pack, row) for pack, (row, _) in packs.items()], live, EPOCH, policy)
+    return plan_collection([(pack, row) for pack, (row, _) in packs.items()], live, EPOCH, policy, anew)
 
 
 def test_a_dead_pack_is_taken_and_a_full_one_is_not():
@@ -103,17 +108,16 @@ def test_a_batch_is_bounded():
     )  # one at least, or it would never end
 
 
-def test_packs_of_small_frames_are_stored_anew_where_that_is_asked_for():
+def test_packs_are_stored_anew_where_that_is_asked_for():
     packs = {
         1: (row(), 1.0),
-        2: (row(frame_bytes=1 << 20), 1.0),  # as they would be
-        3: (row(kind=PackKind.NODE), 1.0),
+        2: (row(), 1.0),
         4: (row(damaged=True), 1.0),
         5: (row(touched=EPOCH), 1.0),  # made by the round itself
-        6: (row(frame_bytes=1 << 20), 0.3),
+        6: (row(), 0.3),
     }
     assert plan(packs).packs == (6,)
-    assert plan(packs, Policy(recompress_below=512 << 10)).packs == (1, 6)
+    assert plan(packs, anew={1, 4, 5, 7}).packs == (1, 6)
 
 
 rows = st.builds(

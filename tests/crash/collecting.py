@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cas import gc
 from tests.crash import model, workload
+from vaultaire.archiving import Archive
 from vaultaire.collection import Collector
 
 if TYPE_CHECKING:
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     from vaultaire.store import Store
 
 
-def collect(store: Store, on_step: Callable[[], object] = lambda: None) -> None:
-    """All that can be freed now. `on_step` is called between its steps, and while it waits for operations."""
+def collect(store: Store, on_step: Callable[[], object] = lambda: None, *, archives: bool = False) -> None:
+    """All that can be freed now. `on_step` is called between its steps, and while it waits for operations.
+
+    `archives`: as `vaultaire gc --recompress`.
+    """
     policy = gc.Policy(target_bytes=workload.PACK_TARGET_BYTES, small_packs=4, batch_packs=4)
-    collector = Collector(store, policy=policy, bytes_per_second=0, clock=_never, monotonic=_never)
+    archive = Archive(store) if archives else None
+    collector = Collector(
+        store, policy=policy, bytes_per_second=0, archive=archive, clock=_never, monotonic=_never
+    )
     try:
         collector.run(lambda *_: on_step())
     finally:

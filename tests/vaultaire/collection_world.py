@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from vaultaire.archiving import Archive
+
 TARGET = 12_000
 POLICY = gc.Policy(target_bytes=TARGET)
 NOW_MS = 1_700_000_000_000
@@ -52,6 +54,7 @@ class World:
         self.writer = writer
         self.run_file = RunFile(directory / "run", "worker", writer, self._epoch)
         self.now = 1000.0
+        self.packs.clock = lambda: self.now
         self.chunks = ChunkStore(
             self.kv,
             self.packs,
@@ -132,12 +135,15 @@ class World:
 
     # -- its care
 
-    def collector(self, policy: gc.Policy = POLICY, effort: Effort = NORMAL) -> Collector:
+    def collector(
+        self, policy: gc.Policy = POLICY, effort: Effort = NORMAL, archive: Archive | None = None
+    ) -> Collector:
         return Collector(
             self,  # type: ignore[arg-type]
             policy=policy,
             bytes_per_second=0,
             effort=lambda: effort,
+            archive=archive,
             clock=lambda: self.now,
             monotonic=lambda: self.now,
         )

@@ -761,7 +761,7 @@ def test_gc_stores_anew_what_was_stored_in_small_frames(tmp_path):
 
 def test_gc_says_what_keeps_it_from_collecting(running):
     from vaultaire.cli.gc import lines
-    from vaultaire.collection import Progress
+    from vaultaire.collection_report import Progress
 
     told = [text for text, _ in lines(Progress(kept_packs=2, complete=False, errors=["chunk 12 is damaged"]))]
     assert "2 packs are kept" in told[1]

@@ -11,8 +11,9 @@ from cas.catalog import PLACEMENTS, PackState, read_condemned, read_gone
 from cas.errors import PackGone
 from tests.cas.support import noise, words
 from tests.vaultaire.collection_world import POLICY, World
-from vaultaire.collection import SUBJECT, Collector, State
+from vaultaire.collection import Collector, State
 from vaultaire.collection_due import LATER_SECONDS, SOON_SECONDS, Standing, plan_round
+from vaultaire.collection_report import SUBJECT
 from vaultaire.reports import get_report
 from vaultaire.runfile import IDLE
 

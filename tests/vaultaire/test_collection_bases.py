@@ -8,7 +8,6 @@ from cas import gc
 from cas.bases import iterate_bases
 from cas.catalog import PLACEMENTS, PackState, pack_of
 from cas.errors import MissingChunk
-from cas.frame import THOROUGH
 from tests.cas.support import edited, noise
 from tests.vaultaire.collection_world import World
 
@@ -166,24 +165,3 @@ def test_without_the_mark_of_bases_it_would_be_lost(world, monkeypatch):
     forget_cached(world)
     with pytest.raises(MissingChunk):
         world.get(b"second")
-
-
-def test_what_is_stored_anew_in_larger_frames_takes_less_and_stays_whole(tmp_path):
-    world = World(tmp_path, cdc="fastcdc2020/2048/512/8192/nc2", target=4 << 20)
-    world.bucket()
-    bodies = {b"k%d" % n: edited(800_000, *range(1, n + 1), seed=n // 2) for n in range(4)}
-    for key, body in bodies.items():
-        world.put(key, body)
-    world.seal()
-    assert bases(world)
-    before = sum(row.length for row in world.rows().values())
-    policy = gc.Policy(recompress_below=512 << 10)
-    progress = world.collect(policy, effort=THOROUGH)
-    world.seal()
-    assert progress.complete
-    assert progress.freed_bytes > before * 0.02
-    assert sum(row.length for row in world.rows().values()) < before * 0.98
-    forget_cached(world)
-    assert {key: world.get(key) for key in bodies} == bodies
-    world.check()
-    world.end()

@@ -87,6 +87,7 @@ WRITTEN = {
     "parity": ("20", 20),
     "scrub_days": ("0.5", 0.5),
     "collection_rate": ("0", 0),
+    "archive_after": ("30", 30.0),
     "upload_expiry": ("30", 30.0),
     "metrics": ("public", "public"),
     "metrics_buckets": ("7", 7),

@@ -14,7 +14,7 @@ from index.records import ObjectRecord
 from index.versions import Change, delete_object, put_object
 from vaultaire.bucket_writes import WHOLE_STORE, BucketWrites, Writes, add_writes, get_writes, list_writes
 from vaultaire.cli import main
-from vaultaire.collection import BUCKETS_SUBJECT
+from vaultaire.collection_report import BUCKETS_SUBJECT
 from vaultaire.history import DAY_MS, KEEP_DAYS, TABLE, Day, History, plan_added, put_days, read_history
 from vaultaire.reports import put_report
 from vaultaire.s3.observation import Observation

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from index.kv import StorePoisoned
-from vaultaire.maintenance import Chore, run_due
+from tests.cas.support import noise
+from tests.vaultaire.verify_support import Client
+from vaultaire.config import ServeConfig
+from vaultaire.maintenance import Chore, chores, run_due
+from vaultaire.store import Store
 
 
 def test_a_chore_runs_when_it_is_due_and_not_before():
@@ -42,3 +48,19 @@ def test_nothing_new_begins_once_the_process_is_to_stop():
     calls = []
     run_due([Chore("it", lambda: calls.append(1))], 0.0, lambda: True)
     assert not calls
+
+
+@pytest.mark.parametrize("days", [1e-9, 36500.0, 0.0])
+def test_it_archives_what_is_as_old_as_it_is_told(tmp_path, monkeypatch, days):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    with Store.open(tmp_path / "data", kind="command", create=True) as store:
+        client = Client(store)
+        client.put(client.bucket("b"), b"small", noise(1000))
+        config = ServeConfig(store.directory, archive_after_days=days)
+        collection = next(chore for chore in chores(store, config) if chore.name == "collection")
+        monkeypatch.setattr("vaultaire.collection.LOOK_SECONDS", 0.0)
+        for _ in range(100):
+            store.run_file.tick()
+            collection.run()
+        with store.kv.snapshot() as reader:
+            assert store.chunks.statistics(reader).chunks == (1 if 0 < days < 1 else 0)

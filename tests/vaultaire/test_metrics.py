@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from index.buckets import create_bucket, get_bucket
 from vaultaire.access import Keyring, new_principal, new_root
 from vaultaire.bucket_writes import Writes, add_writes
-from vaultaire.collection import BUCKETS_SUBJECT, SUBJECT
+from vaultaire.collection_report import BUCKETS_SUBJECT, SUBJECT
 from vaultaire.key_limits import Limits, Scope
 from vaultaire.metrics.families import COUNTED, FAMILIES, REQUESTS, SECONDS, SECONDS_BOUNDS
 from vaultaire.metrics.figures import Figures, collect

@@ -9,7 +9,7 @@ from index.buckets import get_bucket
 from index.quotas import Limits
 from tests.cas.support import noise
 from tests.vaultaire.collection_world import World
-from vaultaire.collection import BUCKETS_SUBJECT
+from vaultaire.collection_report import BUCKETS_SUBJECT
 from vaultaire.reports import get_report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from index.versions import get_version, iterate_versions, replace_object, set_re
 from tests.cas.support import noise
 from tests.vaultaire.verify_support import Client
 from vaultaire.reading import read_all
-from vaultaire.small_objects import LEAST_BYTES, move_small_objects
+from vaultaire.small_objects import BATCH, LEAST_BYTES, Moved, move_small_objects
 from vaultaire.store import Store
 from vaultaire.verify import verify
 
@@ -28,6 +29,13 @@ def store(tmp_path):
 
 def text(number: int, size: int = 2000) -> bytes:
     return (b"line %d of a file that is much like others; " % number * (size // 40 + 1))[:size]
+
+
+def moved(store: Store, until_ms: float = math.inf) -> Moved:
+    """All that is moved at once."""
+    steps = list(move_small_objects(store, until_ms))
+    assert all(step.objects <= BATCH for step in steps)
+    return Moved(sum(step.objects for step in steps), sum(step.raw_bytes for step in steps))
 
 
 def body(store: Store, record) -> bytes:
@@ -64,14 +72,14 @@ def test_every_version_stays_what_it_was(store):
     client.put(plain, b"empty", b"")
     client.put(plain, b"tiny", bytes(LEAST_BYTES - 1))
     before = [all_versions(store, bucket) for bucket in (plain, versioned)]
-    moved = move_small_objects(store)
-    assert moved.objects == 610
-    assert moved.raw_bytes == sum(300 + n for n in range(600)) + 5 * 2000 + 5 * 3000
+    done = moved(store)
+    assert done.objects == 610
+    assert done.raw_bytes == sum(300 + n for n in range(600)) + 5 * 2000 + 5 * 3000
     assert [all_versions(store, bucket) for bucket in (plain, versioned)] == before
     assert current(store, plain, b"tiny").inline is not None
     assert current(store, plain, b"empty").inline == b""
     assert current(store, plain, b"k300").inline is None
-    assert move_small_objects(store).objects == 0
+    assert moved(store).objects == 0
     assert verify(store, read_data=True).clean
 
 
@@ -80,7 +88,7 @@ def test_the_same_bytes_are_stored_once_and_compressed(store):
     bucket = client.bucket("b")
     for number in range(300):
         client.put(bucket, b"k%d" % number, text(number % 10, 3000))
-    move_small_objects(store)
+    moved(store)
     with store.kv.snapshot() as reader:
         packs = store.chunks.statistics(reader)
         names = counters.statistics(reader, bucket.id)
@@ -106,13 +114,13 @@ def test_what_changes_meanwhile_is_left_as_it_is_then(store, monkeypatch):
         return commit_many(self, fns)
 
     monkeypatch.setattr(type(store.kv), "commit_many", meanwhile)
-    assert move_small_objects(store).objects == 2
+    assert moved(store).objects == 2
     assert current(store, bucket, b"overwritten").inline == text(2)
     assert current(store, bucket, b"deleted") is None
     assert current(store, bucket, b"tagged").tags == (("a", "b"),)
     assert body(store, current(store, bucket, b"tagged")) == text(1)
     assert verify(store, read_data=True).clean
-    assert move_small_objects(store).objects == 1
+    assert moved(store).objects == 1
 
 
 def test_a_bucket_that_goes_meanwhile_takes_nothing_else_along(store, monkeypatch):
@@ -131,7 +139,7 @@ def test_a_bucket_that_goes_meanwhile_takes_nothing_else_along(store, monkeypatc
         return commit_many(self, fns)
 
     monkeypatch.setattr(type(store.kv), "commit_many", meanwhile)
-    assert move_small_objects(store).objects == 1
+    assert moved(store).objects == 1
     assert body(store, current(store, stays, b"k")) == text(1)
 
 
@@ -147,7 +155,7 @@ def test_locks_and_quotas_stand(store):
     store.kv.commit(lambda txn: set_retention(txn, bucket.id, b"noise", record, retention, client.change()))
     with store.kv.snapshot() as reader:
         before = quotas.bucket_usage(reader, bucket.id)
-    assert move_small_objects(store).objects == 1
+    assert moved(store).objects == 1
     with store.kv.snapshot() as reader:
         now = get_version(reader, bucket.id, b"noise", record.version_id)
         assert now.retention == retention
@@ -166,8 +174,8 @@ def test_a_full_disk_leaves_everything_where_it_was(store, monkeypatch):
 
     monkeypatch.setattr(store.chunks, "sync", full)
     with pytest.raises(NoSpace):
-        move_small_objects(store)
+        moved(store)
     assert current(store, bucket, b"k").inline == text(1)
     monkeypatch.undo()
-    assert move_small_objects(store).objects == 1
+    assert moved(store).objects == 1
     assert not len(store.chunks._known)

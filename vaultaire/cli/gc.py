@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from vaultaire.cli.output import Line
     from vaultaire.collection import Preview
-    from vaultaire.collection import Progress as Collected
-    from vaultaire.small_objects import Moved
+    from vaultaire.collection_report import Progress as Collected
 
 
 @click.command("gc")
@@ -43,56 +42,44 @@ def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
     Exit status 1: something that objects name cannot be read, so that
     not all could be collected.
     """
-    from cas.frame import THOROUGH
-    from cas.gc import Policy
+    from vaultaire.archiving import Archive
     from vaultaire.collection import Collector
     from vaultaire.effort import collection_effort
-    from vaultaire.small_objects import Moved, move_small_objects
     from vaultaire.store import Store
 
-    policy = Policy(recompress_below=THOROUGH.frame_bytes // 2) if recompress else Policy()
-    effort = (lambda: THOROUGH) if recompress else collection_effort
     with Store.open(data, kind="command") as store:
-        collector = Collector(store, policy=policy, bytes_per_second=0, effort=effort)
+        archive = Archive(store) if recompress else None
+        collector = Collector(store, bytes_per_second=0, effort=collection_effort, archive=archive)
         store.before_close.append(collector.close)
         if dry_run:
             preview = collector.preview()
             progress = preview.progress
             click.echo(json.dumps(preview_dict(preview))) if as_json else print_lines(preview_lines(preview))
         else:
-            moved = Moved()
             with Progress() as shown:
-                if recompress:
-                    moved = move_small_objects(store, lambda so_far: shown.show(_moved(so_far)))
                 progress = collector.run(lambda _, so_far: shown.show(_narrated(so_far)))
-            if as_json:
-                click.echo(json.dumps(progress.as_dict() | {"moved_objects": moved.objects}))
-            else:
-                if moved.objects:
-                    print_lines([(_moved(moved), "")])
-                print_lines(lines(progress))
+            click.echo(json.dumps(progress.as_dict())) if as_json else print_lines(lines(progress))
     if not progress.complete or progress.kept_packs:
         click.get_current_context().exit(1)
 
 
-def _moved(moved: Moved) -> str:
-    return (
-        f"moved {moved.objects:,} small objects ({binary_size(moved.raw_bytes)}) from the database to packs"
-    )
-
-
 def _narrated(progress: Collected) -> str:
-    return f"{progress.step} ({binary_size(max(0, progress.freed_bytes))} freed so far)"
+    moved = f"{progress.moved_objects:,} objects moved, " if progress.moved_objects else ""
+    return f"{progress.step} ({moved}{binary_size(max(0, progress.freed_bytes))} freed so far)"
 
 
 def lines(progress: Collected) -> list[Line]:
-    told: list[Line] = [
+    told: list[Line] = []
+    if progress.moved_objects:
+        moved = f"{progress.moved_objects:,} small objects ({binary_size(progress.moved_bytes)})"
+        told.append((f"moved {moved} from the database to packs", ""))
+    told.append(
         (
             f"freed {binary_size(max(0, progress.freed_bytes))}: removed {progress.removed_packs:,} packs of "
             f"{binary_size(progress.removed_bytes)}, copied {binary_size(progress.copied_bytes)} of them",
             "",
         )
-    ]
+    )
     if progress.freed_bytes < 0:
         more = binary_size(-progress.freed_bytes)
         told.append((f"{more} more than before: this data gains nothing by larger frames", "yellow"))

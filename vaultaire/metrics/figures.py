@@ -23,7 +23,7 @@ from index.counters import statistics as name_statistics
 from index.kv import KvError
 from vaultaire.bucket_writes import get_writes
 from vaultaire.cli.output import version
-from vaultaire.collection import BUCKETS_SUBJECT, SUBJECT
+from vaultaire.collection_report import BUCKETS_SUBJECT, SUBJECT
 from vaultaire.metrics.labels import OTHER
 from vaultaire.parity import SUBJECT as PARITY_SUBJECT
 from vaultaire.reports import get_report

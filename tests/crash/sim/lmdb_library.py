@@ -288,6 +288,9 @@ class Cursor:
         self._at -= 1
         return self._at >= 0
 
+    def key(self) -> bytes:
+        return self._keys[self._at] if 0 <= self._at < len(self._keys) else b""
+
     def iternext(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
         for at in range(self._at, len(self._keys)):
             key = self._keys[at]

@@ -391,7 +391,7 @@ class Simulation:
             store.chunks.seal_idle(self.kernel.now + 1e6)
             if rng.random() < 0.5:
                 store.kv.write_checkpoint()
-            collect(store, lambda: self._between_steps(rng))
+            collect(store, lambda: self._between_steps(rng), archives=rng.random() < 0.3)
 
     def _between_steps(self, rng: random.Random) -> None:
         for _ in range(rng.choice(STEP_TURNS)):
