@@ -1,7 +1,8 @@
 """The raw bytes of bases, as a frame that was compressed behind them needs them: fast, and not verified.
 
 What is decoded behind wrong bytes has wrong ids, and whoever reads it verifies those; so a base's own id need not be
-computed once more for every frame that stands behind it. Who *writes* behind bases takes verified ones
+computed once more for every frame that stands behind it (a frame of bases that is read here is checked by its CRC; one
+that comes from the cache is not). Who *writes* behind bases takes verified ones
 (`FrameReader.prefix`): nobody could ever decode a frame that was compressed against damage.
 
 Neighbours in the prefix are mostly in one frame: only the first of them costs a look at the catalog.
@@ -77,6 +78,8 @@ class BaseBytes:
         if row is None:
             raise MissingChunk(base)
         placement = decode_placement(base, row)
+        if placement.has_bases:  # no chain, no loop
+            raise CorruptFrame(f"base {base.hex()} is itself in a frame with bases")
         frame = self._frame(placement)
         if base not in frame.listing.numbers:
             raise CorruptFrame(f"base {base.hex()} is not where its placement says")
@@ -94,7 +97,7 @@ class BaseBytes:
             return _Frame(memoryview(known), listing)
         length = placement.frame_end - placement.frame
         (frame,) = self._place.read(placement.pack, [(placement.frame, length)])
-        header, raw = decode_frame(frame)  # refuses bases of bases: no chain, no loop
+        header, raw = decode_frame(frame)  # refuses one with bases
         listing = Listing.of(header)
         if header.codec != Codec.RAW:
             self._cache.put(key, bytes(raw), listing)  # no copy

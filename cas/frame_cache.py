@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cas.frame import FrameHeader
 
 CACHE_BYTES: Final = 16 << 20
+_ENTRY_BYTES: Final = 300  # of Python's own
 _LISTED_CHUNK_BYTES: Final = 200  # an id, two offsets, and Python's share of them
 
 
@@ -49,7 +50,8 @@ class _Kept:
 
     @property
     def cost(self) -> int:
-        return len(self.raw) + (_LISTED_CHUNK_BYTES * len(self.listing.bounds) if self.listing else 0)
+        listed_bytes = _LISTED_CHUNK_BYTES * len(self.listing.bounds) if self.listing else 0
+        return _ENTRY_BYTES + len(self.raw) + listed_bytes
 
 
 class FrameCache:

@@ -7,12 +7,13 @@ their *anchor*, the row of the last known chunk before them, and the frame may b
 Policy only: whatever is chosen, any reader can decode it (`cas.bases` has the rules that make that so). What cannot
 be found or read is left out, never an error: then the frame stays without bases.
 
-Memory: PREFIX_BYTES for the frame, and one frame of the bases.
+Memory: PREFIX_BYTES for the frame, and what reading holds for it (`cas.reading`).
 """
 
 from __future__ import annotations
 
 import bisect
+import logging
 from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate
@@ -39,6 +40,8 @@ MAX_SKIP_BYTES: Final = 8 << 20  # behind its anchor; further on the two version
 AUTO_GAIN: Final = 0.4
 _MAX_FRAMES: Final = 64  # headers looked at for one frame
 _HEADER_GUESS: Final = 4096
+
+log = logging.getLogger("vaultaire.prefix")
 
 
 class Prefixes(Enum):
@@ -91,7 +94,11 @@ class BaseFinder:
         for run in runs:
             if run.skip <= MAX_SKIP_BYTES:
                 candidates.update(dict.fromkeys(walk.behind(run, run.length + run.length // 2)))
-        rows = self._known.published(candidates)
+        try:
+            rows = self._known.published(candidates)
+        except Exception:  # whatever the map raises: of what an upload does not need
+            log.exception("earlier chunks cannot be looked up")
+            return None
         spans: list[Span] = []
         total = 0
         for chunk in candidates:

@@ -7,8 +7,12 @@ chunks are verified again at every use). No snapshot is held while packs are rea
 more through its pack's parity, if there is any (`cas.healing`); what then comes is verified in the same way.
 
 A frame with bases is decoded behind their raw bytes (`cas.base_bytes`), which are in frames without bases, or refused: no
-chain, no loop. At most MAX_RAW_BYTES are held for a frame and its bases together, of as many frames at once as
-`parallel_map` has threads; and of what is read twice as much as is asked for, at most.
+chain, no loop.
+
+Memory: what is returned holds at most twice as many bytes as are asked for, or four times where raw frames are read with
+little between them. Meanwhile whole chunks, a batch of stored bytes (_BATCH_BYTES, and one request more), and of
+as many frames at once as `parallel_map` has threads the raw bytes (MAX_RAW_BYTES) and what they stand behind (twice as
+much; `cas.base_bytes`).
 
 The caller holds an operation (`cas.ports.Operations`) from before `locate` until its bytes are read: that keeps
 collection from removing the packs in between.
@@ -17,6 +21,7 @@ collection from removing the packs in between.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.base_bytes import BaseBytes
@@ -26,6 +31,7 @@ from cas.errors import (
     CasError,
     CorruptChunk,
     CorruptFrame,
+    CorruptRow,
     MissingChunk,
     MissingPack,
     PackUnreadable,
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from cas.ports import Buffer, PackPlace, ParallelMap, Reader
 
     ChunkIdOf = Callable[[memoryview], ChunkId]
+    Chunks = dict[ChunkId, memoryview]
     Snapshots = Callable[[], AbstractContextManager[Reader]]
 
 log = logging.getLogger("vaultaire.reading")
@@ -125,7 +132,7 @@ class FrameReader:
         frames: dict[FrameKey, list[Span]] = {}
         for span in spans:
             frames.setdefault((span.placement.pack, span.placement.frame), []).append(span)
-        verified: dict[ChunkId, memoryview] = {}
+        verified: Chunks = {}
         missing = []
         for key, wanted in frames.items():
             cached = self._cache.get(key)
@@ -133,7 +140,7 @@ class FrameReader:
                 missing.append(wanted)
                 continue
             try:
-                _verify(wanted, cached, 0, chunk_id, verified)
+                verified |= _verified(wanted, cached, 0, chunk_id)
             except CorruptChunk as error:
                 self._cache.drop(key)
                 missing.append(wanted)
@@ -143,10 +150,12 @@ class FrameReader:
             fetched = [each for group in batch for each in self._fetch_group(group, frames)]
             fetched.sort(key=_has_bases)  # stable; others first: they may hold the bases
             compressed = sum(not each.part.raw for each in fetched)
-            decode_all = self._parallel_map if compressed > 1 else map
-            for each, raw in zip(fetched, decode_all(self._decode, fetched), strict=True):
-                self._take(each, raw, chunk_id, verified)
-        return [verified[span.chunk][span.start : span.stop] for span in spans]
+            read_all = self._parallel_map if compressed > 1 else map
+            chunks_of = partial(self._chunks_of, chunk_id=chunk_id)
+            for each, chunks in zip(fetched, read_all(chunks_of, fetched), strict=True):
+                verified |= self._heal(each, chunks, chunk_id) if isinstance(chunks, CasError) else chunks
+            del fetched, each, chunks  # before the next batch is fetched
+        return [_cut(verified[span.chunk], span) for span in spans]
 
     def read_unverified(self, span: Span) -> bytes | None:
         """Bytes of a raw frame as they are in the pack now; None if there are none."""
@@ -190,10 +199,14 @@ class FrameReader:
         wanted = [spans_of[part.pack, part.frame] for part in group]
         stored: list[memoryview | CasError]
         try:
-            data = self._fetch(first, last.offset + last.length, wanted[0])
+            data = self._fetch(first, last.offset + last.length)
             stored = [data[part.offset - first.offset :][: part.length] for part in group]
-        except MissingChunk as error:
-            stored = [error] * len(group)
+            raw = [number for number, part in enumerate(group) if part.raw]
+            if 2 * sum(group[number].length for number in raw) < len(data):
+                for number in raw:  # what is handed out of them would hold all that lies between
+                    stored[number] = memoryview(bytes(stored[number]))  # type: ignore[arg-type]
+        except MissingPack:
+            stored = [MissingChunk(spans[0].chunk, first.pack, spans[0].placement.frame) for spans in wanted]
         except PackUnreadable as error:
             alone = len(group) > 1
             stored = [
@@ -203,75 +216,68 @@ class FrameReader:
 
     def _fetch_alone(self, part: _Part, wanted: Sequence[Span]) -> memoryview | CasError:
         try:
-            return self._fetch(part, part.offset + part.length, wanted)
-        except (MissingChunk, PackUnreadable) as error:
+            return self._fetch(part, part.offset + part.length)
+        except MissingPack:
+            return MissingChunk(wanted[0].chunk, part.pack, part.frame)
+        except PackUnreadable as error:
             return error
 
-    def _fetch(self, first: _Part, end: int, wanted: Sequence[Span]) -> memoryview:
-        try:
-            (data,) = self._place.read(first.pack, [(first.offset, end - first.offset)])
-        except MissingPack as error:
-            raise MissingChunk(wanted[0].chunk, first.pack, first.frame) from error
+    def _fetch(self, first: _Part, end: int) -> memoryview:
+        (data,) = self._place.read(first.pack, [(first.offset, end - first.offset)])
         return memoryview(data)
 
-    def _decode(self, fetched: _Fetched) -> Buffer | CasError:
-        """Raw bytes, of which none is verified; or why there are none."""
+    def _chunks_of(self, fetched: _Fetched, chunk_id: ChunkIdOf) -> Chunks | CasError:
+        """What is wanted of a frame, verified; or why it cannot be had."""
+        part, wanted, _ = fetched
+        try:
+            return _verified(wanted, self._decode(fetched), part.base, chunk_id)
+        except CasError as error:
+            self._cache.drop((part.pack, part.frame))
+            return error.with_traceback(None)  # which holds all the bytes
+
+    def _decode(self, fetched: _Fetched) -> Buffer:
+        """Raw bytes, of which none is verified. Raises CasError."""
         part, wanted, stored = fetched
         if isinstance(stored, CasError):
-            return stored
+            raise stored
         if len(stored) != part.length:
             reason = "the pack ends before its frame does"
-            return CorruptChunk(part.pack, part.frame, wanted[0].chunk, reason)
+            raise CorruptChunk(part.pack, part.frame, wanted[0].chunk, reason)
         if part.raw:
             return stored
         try:
             raw = _behind(stored, self._base_bytes.prefix_of) if part.has_bases else decompress(stored)
         except CasError as error:
-            return CorruptChunk(part.pack, part.frame, wanted[0].chunk, str(error))
+            raise CorruptChunk(part.pack, part.frame, wanted[0].chunk, str(error)) from error
         self._cache.put((part.pack, part.frame), raw)
         return raw
 
-    def _take(
-        self,
-        fetched: _Fetched,
-        raw: Buffer | CasError,
-        chunk_id: ChunkIdOf,
-        verified: dict[ChunkId, memoryview],
-    ) -> None:
-        part, wanted, _ = fetched
-        try:
-            if isinstance(raw, CasError):
-                raise raw
-            _verify(wanted, raw, part.base, chunk_id, verified)
-        except CasError as error:
-            self._cache.drop((part.pack, part.frame))
-            self._heal(fetched, error, chunk_id, verified)
-
-    def _heal(
-        self,
-        fetched: _Fetched,
-        error: CasError,
-        chunk_id: ChunkIdOf,
-        verified: dict[ChunkId, memoryview],
-    ) -> None:
+    def _heal(self, fetched: _Fetched, error: CasError, chunk_id: ChunkIdOf) -> Chunks:
         """Decode the frame behind verified bases, or take it from its pack's parity; or raise what was wrong."""
         part, wanted, stored = fetched
         if part.has_bases and not isinstance(stored, CasError):
             # Its bases were taken as they came. Verified they are healed, or named.
             try:
-                _verify(wanted, _behind(stored, self.prefix_of), 0, chunk_id, verified)
+                raw: Buffer = _behind(stored, self.prefix_of)
+                chunks = _verified(wanted, raw, 0, chunk_id)
+            except CorruptRow as second:  # of the catalog: nothing is known to be wrong with the pack
+                raise CorruptChunk(part.pack, part.frame, wanted[0].chunk, str(second)) from second
             except CasError as second:
                 error = _of_chunk(part, wanted[0], second)
             else:
-                return
+                log.warning("%s; behind verified bases it is right", error)
+                self._cache.put((part.pack, part.frame), bytes(raw))
+                return chunks
         if self._healer is None:
             raise error
         placement = wanted[0].placement
         try:
             raw = self._healer.frame(placement, error, self.prefix_of)
-            _verify(wanted, raw, 0, chunk_id, verified)
+            return _verified(wanted, raw, 0, chunk_id)
         except CasError as third:
             self._healer.lost({span.chunk for span in wanted}, placement, chunk_id, self.prefix_of)
+            if third is error:
+                raise
             raise error from third
 
 
@@ -337,17 +343,18 @@ def _batches(groups: Sequence[list[_Part]]) -> Iterator[list[list[_Part]]]:
         yield batch
 
 
-def _verify(
-    wanted: Sequence[Span],
-    raw: Buffer,
-    base: int,
-    chunk_id: ChunkIdOf,
-    verified: dict[ChunkId, memoryview],
-) -> None:
-    """Add the chunks of one frame to `verified`, or raise CorruptChunk."""
+def _cut(chunk: memoryview, span: Span) -> memoryview:
+    """What is asked for of a chunk; a small part does not hold the rest."""
+    part = chunk[span.start : span.stop]
+    return memoryview(bytes(part)) if 2 * len(part) < len(chunk) else part
+
+
+def _verified(wanted: Sequence[Span], raw: Buffer, base: int, chunk_id: ChunkIdOf) -> Chunks:
+    """The chunks of one frame. Raises CorruptChunk."""
     view = memoryview(raw)
     # A view holds the whole frame: of one that is mostly not wanted the rest is let go.
     copied = 2 * sum([span.placement.length for span in wanted]) < len(view)
+    verified: Chunks = {}
     for chunk, _, stop, placement in wanted:
         if stop > placement.length:
             reason = f"byte {stop} of {placement.length} is asked for"
@@ -358,3 +365,4 @@ def _verify(
             if len(data) != placement.length or chunk_id(data) != chunk:
                 raise CorruptChunk(placement.pack, placement.frame, chunk, "its bytes have another id")
             verified[chunk] = memoryview(bytes(data)) if copied else data
+    return verified

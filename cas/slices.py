@@ -16,7 +16,7 @@ class Slices:
     """Parts of chunks, for who can hold no more of a large one (of noise, up to 2 MiB): read in order, each a copy.
 
     A large chunk is read and verified whole for its first part. Of the others a checksum is taken then, and they are read
-    alone and held against that; if it does not match, the whole is read and verified again. So a chunk is
+    alone and held against that; if it does not match, the whole is read and verified again. So a sound chunk is
     read about twice, whatever the number of its parts. One stream, one thread at a time.
     """
 

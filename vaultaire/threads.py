@@ -8,9 +8,11 @@ CPU work, nor the other way round.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
@@ -21,6 +23,60 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CORES = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+
+
+class _Job(Generic[T, R]):
+    """The items of one `FrameThreads.map`, for whoever comes to take some. Once closed it holds nothing any more."""
+
+    def __init__(self, fn: Callable[[T], R], items: list[T]) -> None:
+        self._fn = fn
+        self._items = items
+        self._left = deque(range(len(items)))
+        self._results: dict[int, R] = {}
+        self._helping = 0
+        self._closed = False
+        self._error: BaseException | None = None  # of a helper
+        self._changed = threading.Condition()
+
+    def help(self) -> None:
+        """For the helpers. They may come late: what is queued for an executor cannot be taken back."""
+        with self._changed:
+            if self._closed:
+                return
+            self._helping += 1
+        try:
+            self.take()
+        except BaseException as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._helping -= 1
+                self._changed.notify_all()
+
+    def take(self) -> None:
+        """Do what is left, item after item, beside others. Raises an error of the function: then nothing is left."""
+        left, items, results, fn = self._left, self._items, self._results, self._fn
+        try:
+            while left:
+                try:
+                    number = left.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                results[number] = fn(items[number])
+        except BaseException:
+            left.clear()
+            raise
+
+    def close(self) -> tuple[dict[int, R], BaseException | None]:
+        """Wait for those who help; what has come of it."""
+        self._left.clear()
+        with self._changed:
+            self._closed = True
+            while self._helping:
+                self._changed.wait()
+        results, self._results, self._items = self._results, {}, []
+        error, self._error = self._error, None
+        return results, error
 
 
 class FrameThreads:
@@ -36,26 +92,16 @@ class FrameThreads:
     def map(self, fn: Callable[[T], R], items: Iterable[T], /) -> list[R]:
         """`fn` of each, in order. Blocking, from any thread, from inside `fn` as well. Raises an error of `fn`."""
         work = list(items)
-        results: dict[int, R] = {}
-        left = deque(range(len(work)))
-
-        def take() -> None:
-            while left:
-                try:
-                    number = left.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                results[number] = fn(work[number])
-
-        helpers = [self._helpers.submit(take) for _ in range(min(CORES, len(work)) - 1)]
+        job = _Job(fn, work)
         try:
-            take()
+            with suppress(RuntimeError):  # no thread can be started: the caller alone does it all
+                for _ in range(min(CORES, len(work)) - 1):
+                    self._helpers.submit(job.help)
+            job.take()
         finally:
-            left.clear()
-            begun = [helper for helper in helpers if not helper.cancel()]
-            wait(begun)
-        for helper in begun:
-            helper.result()
+            results, error = job.close()
+        if error is not None:
+            raise error
         return [results[number] for number in range(len(work))]
 
     def shutdown(self) -> None:

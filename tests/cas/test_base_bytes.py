@@ -13,6 +13,7 @@ from cas.base_bytes import BaseBytes
 from cas.bases import iterate_bases
 from cas.catalog import PLACEMENTS, decode_placement
 from cas.chunk import ChunkId, Identity
+from cas.damage import iterate_damage
 from cas.errors import CorruptChunk, CorruptFrame, MissingChunk
 from cas.frame import FrameHeader, decode_header, encode_frame
 from cas.frame_cache import FrameCache
@@ -132,3 +133,44 @@ def test_what_stands_behind_a_damaged_base_is_refused():
     files[place.pack][place.frame + place.header_length + place.stored_length // 2] ^= 1
     with pytest.raises(CorruptChunk):
         FrameReader(rig.packs, rig.kv.snapshot, chunk_id).read(spans, chunk_id)
+
+
+def test_a_base_in_a_frame_with_bases_is_refused_whatever_is_cached():
+    rig, spans = changed(Rig(MIDDLE))
+    bases = header([spans[0].chunk])
+    cache = FrameCache()
+    reading = FrameReader(rig.packs, rig.kv.snapshot, rig.store._hasher.chunk_id, cache=cache)
+    for _ in range(2):
+        with pytest.raises(CorruptFrame, match="itself in a frame with bases"):
+            BaseBytes(rig.packs, rig.kv.snapshot, cache).prefix_of(bases)
+        reading.read(spans, rig.store._hasher.chunk_id)
+
+
+def test_a_damaged_row_of_a_base_is_told_and_loses_nothing():
+    rig, spans = changed(Rig(MIDDLE))
+    with rig.kv.snapshot() as reader:
+        base = next(iterate_bases(reader))[1].ids[0]
+        row = reader.get(PLACEMENTS, base)
+    rig.kv.commit(lambda txn: txn.put(PLACEMENTS, base, row + b"x"))
+    with pytest.raises(CorruptChunk, match="instead of"):
+        rig.store.read(spans)
+    with rig.kv.snapshot() as reader:
+        assert not list(iterate_damage(reader))
+    rig.kv.commit(lambda txn: txn.put(PLACEMENTS, base, row))
+    assert rig.store.read(spans)
+
+
+def test_behind_a_damaged_header_of_a_base_it_is_decoded_once(caplog):
+    rig, spans = changed(Rig(MIDDLE))
+    right = [bytes(piece) for piece in rig.store.read(spans)]
+    place = spans[0].placement
+    head = decode_header(rig.packs.read(place.pack, [(place.frame, place.header_length)])[0])
+    with rig.kv.snapshot() as reader:
+        base = decode_placement(head.bases[0], reader.get(PLACEMENTS, head.bases[0]))
+    rig.packs.volatile[base.pack][base.frame + 50] ^= 1
+    reading = FrameReader(rig.packs, rig.kv.snapshot, rig.store._hasher.chunk_id)
+    assert [bytes(piece) for piece in reading.read(spans, rig.store._hasher.chunk_id)] == right
+    assert "behind verified bases it is right" in caplog.text
+    rig.packs.reads.clear()
+    assert [bytes(piece) for piece in reading.read(spans, rig.store._hasher.chunk_id)] == right
+    assert not rig.packs.reads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +38,7 @@ from cas.frame import (
 from cas.pack import PackKind
 from cas.prefix import PREFIX_BYTES, Prefixes
 from cas.rebuilding import add_lost_packs
+from index.kv import CorruptValue
 from index.memory_kv import MemoryKv
 from tests.cas.support import REAL, Rig, edited, noise, running, split
 
@@ -201,6 +204,38 @@ def test_both_commit_and_nothing_stays_in_the_table(rig: Rig):
     assert rig.get(manifest) == edited(LENGTH, 1, 2)
     assert not rig.store._known._bases
     assert not len(rig.store._known)
+
+
+@pytest.mark.parametrize("prefixes", Prefixes)
+def test_a_row_that_cannot_be_read_fails_no_upload_that_does_not_need_it(rig: Rig, monkeypatch, prefixes):
+    old, _ = rig.put(edited(LENGTH))
+    other = Rig(rig.identity)
+    new, _ = other.put(edited(LENGTH, 1))
+    only_old = chunks_of(rig, old) - chunks_of(other, new)
+    assert only_old
+    snapshot = rig.kv.snapshot
+
+    @contextmanager
+    def damaged():
+        with snapshot() as reader:
+            get_many = reader.get_many
+
+            def refuse(table, keys):
+                if table == PLACEMENTS and only_old.intersection(keys):
+                    raise CorruptValue(table, min(only_old))
+                return get_many(table, keys)
+
+            monkeypatch.setattr(reader, "get_many", refuse)
+            yield reader
+
+    monkeypatch.setattr(rig.kv, "snapshot", damaged)
+    manifest, _ = rig.put(edited(LENGTH, 1), prefixes=prefixes)
+    monkeypatch.undo()
+    assert rig.get(manifest) == edited(LENGTH, 1)
+
+
+def chunks_of(rig: Rig, manifest) -> set[bytes]:
+    return {span.chunk for spans in rig.store.windows(manifest, 0, manifest.size, 1 << 20) for span in spans}
 
 
 def test_unpublished_chunks_are_no_bases(rig: Rig):

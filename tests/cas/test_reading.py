@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,10 +11,12 @@ import pytest
 
 from cas.adoption import inspect
 from cas.errors import CorruptChunk, MissingChunk, PackUnreadable
+from cas.frame import decode_frame, decompress
 from cas.frame_cache import FrameCache
 from cas.reading import FrameReader
 from cas.uniform import MAX_JOINED_BYTES
 from tests.cas.support import REAL, Rig, edited, noise, words
+from vaultaire.threads import CORES, FrameThreads
 
 PLAIN = replace(REAL, uniform=0)
 
@@ -157,6 +161,87 @@ def test_a_chunk_of_a_frame_that_is_not_kept_holds_no_more_than_itself():
     assert memoryview(piece.obj).nbytes == len(piece)
     pieces = plain.read(spans, rig.store._hasher.chunk_id)
     assert memoryview(pieces[0].obj).nbytes == 250_000  # all of it is wanted: no copies
+
+
+def held_bytes(pieces: list[memoryview]) -> int:
+    return sum({id(piece.obj): len(piece.obj) for piece in pieces}.values())
+
+
+def test_small_raw_frames_do_not_hold_what_lies_between_them():
+    rig = Rig(REAL)
+    stored = [rig.put(noise(5_000 if n % 2 else 30_000, n))[0] for n in range(60)]
+    manifest = rig.compose(*((each, 0, each.size) for each in stored[1::2]))
+    (spans,) = rig.store.windows(manifest, 0, manifest.size, 1 << 20)
+    rig.packs.reads.clear()
+    pieces = rig.store.read(spans)
+    assert len(rig.packs.reads) == 1
+    assert held_bytes(pieces) <= 2 * manifest.size
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_many_frames_of_which_little_is_wanted_are_not_held_together(parallel: bool):
+    rig = Rig(REAL)
+    stored = [rig.put(edited(300_000, seed=n))[0] for n in range(30)]
+    manifest = rig.compose(*((each, 1_000 * n, 1_000 * n + 900) for n, each in enumerate(stored)))
+    (spans,) = rig.store.windows(manifest, 0, manifest.size, 1 << 20)
+    threads = FrameThreads()
+    alive: list[weakref.ref] = []
+    most = 0
+
+    class Raw(bytearray):
+        """Can be referred to weakly."""
+
+    def decoded(stored: memoryview) -> Raw:
+        nonlocal most
+        raw = Raw(decompress(stored))
+        alive.append(weakref.ref(raw))
+        most = max(most, sum(each() is not None for each in alive))
+        return raw
+
+    reading = FrameReader(
+        rig.packs,
+        rig.kv.snapshot,
+        rig.store._hasher.chunk_id,
+        cache=FrameCache(0),
+        parallel_map=threads.map if parallel else map,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cas.reading.decompress", decoded)
+        pieces = reading.read(spans, rig.store._hasher.chunk_id)
+    threads.shutdown()
+    assert len(alive) == 30
+    assert most <= CORES + 1
+    assert held_bytes(pieces) <= 2 * manifest.size
+    assert b"".join(pieces) == rig.get(manifest)
+
+
+def test_reading_that_heals_leaves_nothing_to_the_collector_of_cycles():
+    rig = Rig(REAL)
+    data = edited(400_000)
+    manifest, _ = rig.put(data)
+    (spans,) = rig.store.windows(manifest, 0, manifest.size, 1 << 20)
+    sound = {pack: bytes(data) for pack, data in rig.packs.volatile.items()}
+
+    class Copies:
+        def frame(self, placement, reason, prefix_of):
+            return decode_frame(sound[placement.pack][placement.frame : placement.frame_end], prefix_of)[1]
+
+    place = spans[0].placement
+    rig.packs.volatile[place.pack][place.frame + place.header_length + 9] ^= 1
+    chunk_id = rig.store._hasher.chunk_id
+    reading = FrameReader(rig.packs, rig.kv.snapshot, chunk_id, Copies(), FrameCache(0))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            assert b"".join(reading.read(spans, chunk_id)) == data
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, CorruptChunk)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_cache_is_bounded():
