@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+from typing import TYPE_CHECKING
 
 import lmdb
 import pytest
 
+from index.checkpoint import list_sidecars
 from index.environment import ViewDamaged, open_tables, wrap
 from index.kv import MapFull
 from index.lmdb_view import LmdbReader, LmdbTransaction, check_rows
 from index.memory_kv import MemoryKv
-from index.verify_engine import _differences
+from index.verify_engine import _differences, check_checkpoints, check_journal
+from tests.index.engine import STORE_ID, TABLES, open_engine, recover_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGE = 4096
 TABLE = "names"
@@ -143,3 +150,64 @@ def test_a_checkpoint_is_not_made_of_disordered_rows(disordered):
     env, tables = disordered
     with env.begin() as txn, pytest.raises(ViewDamaged, match="out of order"):
         check_rows(txn, TABLE, tables[TABLE])
+
+
+# --- checkpoints and journal ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def history(tmp_path) -> tuple[Path, int]:
+    """A folder with many small segments, two checkpoints, and what was cut from the journal; the newest sequence."""
+    recover_engine(tmp_path)
+    kv = open_engine(tmp_path, segment_bytes=600)
+    for number in range(40):
+        kv.commit(lambda txn, number=number: txn.put(TABLES[0], b"key %03d" % number, bytes(100)))
+        if number in (15, 30):
+            first = {path.name: path.read_bytes() for path in (tmp_path / "journal").iterdir()}
+            kv.write_checkpoint()
+    with kv.snapshot() as reader:
+        sequence = reader.sequence
+    kv.close()
+    cut = {name: data for name, data in first.items() if not (tmp_path / "journal" / name).exists()}
+    assert len(cut) > 2
+    for name, data in cut.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path, sequence
+
+
+def journal_damage(directory: Path, sequence: int):
+    sound, damage = check_checkpoints(directory, STORE_ID)
+    assert not damage
+    return check_journal(directory, STORE_ID, sound, sequence)
+
+
+def test_a_whole_journal_is_whole_and_a_hole_in_it_is_told(history):
+    directory, sequence = history
+    assert journal_damage(directory, sequence) is None
+    last = max((directory / "journal").iterdir())
+    data = last.read_bytes()
+    last.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+    found = journal_damage(directory, sequence)
+    assert found is not None
+    assert found.kind == "journal"
+
+
+def test_a_segment_that_was_cut_and_came_back_alone_is_no_damage(history):
+    """A power cut may undo one removal and not the next, in any order: nobody needs what lies before two checkpoints."""
+    directory, sequence = history
+    for path in sorted(directory.glob("*.log")):
+        shutil.copy(path, directory / "journal")
+        assert journal_damage(directory, sequence) is None
+        (directory / "journal" / path.name).unlink()
+
+
+def test_with_one_checkpoint_the_journal_is_wanted_from_its_beginning(history):
+    directory, sequence = history
+    cut = sorted(directory.glob("*.log"))
+    oldest = list_sidecars(directory)[-1]
+    for path in cut:
+        shutil.copy(path, directory / "journal")
+    oldest.unlink()
+    assert journal_damage(directory, sequence) is None
+    (directory / "journal" / cut[1].name).unlink()
+    assert journal_damage(directory, sequence) is not None
