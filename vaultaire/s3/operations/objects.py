@@ -10,11 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
-from index.objects import get_object as find
-from index.records import ObjectRecord
 from index.versions import delete_object as delete
 from index.versions import delete_version
-from index.versions import put_object as put
 from vaultaire.budget import GUARANTEED_BYTES
 from vaultaire.reading import SMALL_SPAN_BYTES, ObjectReader, send_window
 from vaultaire.s3 import conditions, ranges
@@ -28,11 +25,11 @@ from vaultaire.s3.operations.attributes import (
     object_headers,
     parse_attributes,
     refuse_customer_keys,
-    stored_checksum,
 )
 from vaultaire.s3.operations.lifecycle import expiry_headers
 from vaultaire.s3.operations.locking import check_lock, lock_headers
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.storing import check_early, store_object
 from vaultaire.s3.operations.versioning import (
     deletion_headers,
     new_version_headers,
@@ -43,7 +40,7 @@ from vaultaire.s3.version_ids import lookup, parse_version
 
 if TYPE_CHECKING:
     from index.kv import Transaction
-    from index.records import BucketRecord
+    from index.records import BucketRecord, ObjectRecord
     from vaultaire.s3.call import Sender
 
 
@@ -54,52 +51,18 @@ async def put_object(call: Call) -> Response:
     wanted = conditions.parse_write(call.headers)
     key = call.key
     assert key is not None
-    # Early, so that a hopeless upload is refused before its body; the commit checks again.
     bucket = call.require_bucket()
     rights = new_object_rights(call, bucket)
     check_lock(bucket, attributes.retention, attributes.legal_hold, call.now_ms())
-    if wanted is not None:
-        with call.store.kv.snapshot() as reader:
-            wanted.check(_etag(find(reader, bucket.id, key)))
+    check_early(call, bucket, key, wanted)
     call.require_room(plan.length or 0)
     digests = new_digests(plan)
     with new_upload(call, plan, digests, bucket) as upload:
         computed = await receive_upload(call, plan, digests, upload)
-        checksum = stored_checksum(computed)
-        record = ObjectRecord(
-            size=upload.size,
-            modified_ms=call.now_ms(),
-            etag=computed.md5.hex(),
-            owner=rights.owner,
-            content_type=attributes.content_type,
-            headers=attributes.headers,
-            metadata=attributes.metadata,
-            tags=attributes.tags,
-            acl=rights.grants,
-            checksum=checksum,
-            inline=upload.inline,
-            manifest=upload.manifest.encode() if upload.manifest is not None else None,
-            new_stored_bytes=upload.new_stored_bytes,
-            retention=attributes.retention,
-            legal_hold=attributes.legal_hold,
-        )
-        change = call.change()
-
-        def commit(txn: Transaction) -> bytes | None:
-            bucket = call.bucket(txn)
-            if wanted is not None:
-                wanted.check(_etag(find(txn, bucket.id, key)))
-            return put(txn, bucket, key, upload.counted(record), change)
-
-        version_id = await call.commit(commit, upload.publications)
-        upload.committed = True
-    headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
+        record, version_id = await store_object(call, key, upload, computed, attributes, rights, wanted)
+    headers = [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(record.checksum)]
     headers += encryption_headers(record.headers) + expiry_headers(call, record)
     return Response(200, headers + new_version_headers(version_id))
-
-
-def _etag(record: ObjectRecord | None) -> str | None:
-    return None if record is None else record.etag
 
 
 def current_of(record: ObjectRecord) -> conditions.Current:

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from index.objects import get_object as find
-from index.records import ObjectRecord
-from index.versions import put_object as put
 from vaultaire.ingest import BodyTooLarge, ClientGone
 from vaultaire.s3 import ceiling, conditions, form_data, post_policy, sigv4, xml
 from vaultaire.s3.authorize import attribute_actions, check_owner, load_rules, require_active
@@ -32,10 +29,10 @@ from vaultaire.s3.operations.attributes import (
     checksum_headers,
     encryption_headers,
     parse_attributes,
-    stored_checksum,
 )
 from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.storing import check_early, store_object
 from vaultaire.s3.operations.versioning import new_version_headers
 from vaultaire.s3.percent import quote_query
 from vaultaire.s3.sigv4 import Payload
@@ -44,7 +41,6 @@ from vaultaire.s3.xml_requests import parse_form_tagging
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from index.kv import Transaction
     from vaultaire.ingest import Upload
     from vaultaire.s3.call import Receive
 
@@ -90,10 +86,7 @@ async def post_object(call: Call) -> Response:
     bucket = call.require_bucket()
     rights = new_object_rights(call, bucket)
     check_lock(bucket, attributes.retention, attributes.legal_hold, call.now_ms())
-    if wanted is not None:
-        with call.store.kv.snapshot() as reader:
-            found = find(reader, bucket.id, key)
-            wanted.check(None if found is None else found.etag)
+    check_early(call, bucket, key, wanted)
     most = _most_bytes(call, lengths)
     call.require_room(_least_bytes(call))
     plan = BodyPlan(None, None, expected)
@@ -101,37 +94,9 @@ async def post_object(call: Call) -> Response:
     with new_upload(call, plan, digests, bucket, max_bytes=most) as upload:
         await _receive(body, upload, most, lengths)
         computed = digests.check()
-        checksum = stored_checksum(computed)
-        record = ObjectRecord(
-            size=upload.size,
-            modified_ms=call.now_ms(),
-            etag=computed.md5.hex(),
-            owner=rights.owner,
-            content_type=attributes.content_type,
-            headers=attributes.headers,
-            metadata=attributes.metadata,
-            tags=attributes.tags,
-            acl=rights.grants,
-            checksum=checksum,
-            inline=upload.inline,
-            manifest=upload.manifest.encode() if upload.manifest is not None else None,
-            new_stored_bytes=upload.new_stored_bytes,
-            retention=attributes.retention,
-            legal_hold=attributes.legal_hold,
-        )
-        change = call.change()
-
-        def commit(txn: Transaction) -> bytes | None:
-            bucket = call.bucket(txn)
-            if wanted is not None:
-                existing = find(txn, bucket.id, key)
-                wanted.check(None if existing is None else existing.etag)
-            return put(txn, bucket, key, upload.counted(record), change)
-
-        version_id = await call.commit(commit, upload.publications)
-        upload.committed = True
+        record, version_id = await store_object(call, key, upload, computed, attributes, rights, wanted)
     answer = success(form.fields, call.bucket_name, key, record.etag, call.object_url())
-    answer.headers += [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(checksum)]
+    answer.headers += [(b"etag", b'"%s"' % record.etag.encode()), *checksum_headers(record.checksum)]
     answer.headers += encryption_headers(record.headers) + new_version_headers(version_id)
     return answer
 
