@@ -6,7 +6,6 @@ packs them again. Every row is verified on the way, and counted.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from index.environment import (
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from index.environment import Table
     from index.fileops import FileOps
 
-BATCH_ROWS: Final = 50_000  # of one transaction: some 15 MB of new pages
+# Of one transaction: LMDB keeps its new pages in memory until it ends.
+BATCH_ROWS: Final = 50_000
+BATCH_BYTES: Final = 8 << 20
 
 
 def copy_dense(source: lmdb.Environment, target: lmdb.Environment, files: FileOps) -> None:
@@ -58,8 +59,7 @@ def _copy_table(
     copy: Table,
     files: FileOps,
 ) -> None:
-    rows = _verified_rows(reader, name, table)
-    while batch := list(islice(rows, BATCH_ROWS)):
+    for batch in _batches(_verified_rows(reader, name, table)):
         with target.begin(write=True) as txn, txn.cursor(copy[0]) as cursor:
             cursor.putmulti(batch, append=True)
             cursor.close()
@@ -68,6 +68,20 @@ def _copy_table(
         copied, counted = (t.stat(handle)["entries"] for t, (handle, _) in ((txn, copy), (reader, table)))
     if copied != counted:
         raise KvError(f"table {name!r}: {copied} rows were copied where LMDB counts {counted}")
+
+
+def _batches(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """By number and bytes; at least one row each."""
+    batch: list[tuple[bytes, bytes]] = []
+    held = 0
+    for row in rows:
+        batch.append(row)
+        held += len(row[0]) + len(row[1])
+        if len(batch) >= BATCH_ROWS or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def _verified_rows(reader: lmdb.Transaction[bytes], name: str, table: Table) -> Iterator[tuple[bytes, bytes]]:

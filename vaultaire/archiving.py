@@ -4,6 +4,10 @@ The collector does it (`vaultaire.collection`): a pack that is archived is conde
 garbage. Here is only which, and when: everything that gains by it, because somebody asks for that (`gc --recompress`);
 or, by itself, what nothing was written to for some days, looked for once a day, while the machine has nothing else to do.
 Ages decide what it costs, never what is safe: a pack or a clock that lies about them is archived sooner, or later.
+
+Nothing of it is urgent, and it takes room before it gives some back (small objects give none back before a rebuild). So
+it goes on only while clients have `LEFT_BYTES` left beside it, and a pack is not condemned for it before that was seen:
+what lies in a condemned pack, an upload of the same bytes would have to store again.
 """
 
 from __future__ import annotations
@@ -15,8 +19,11 @@ from typing import TYPE_CHECKING, Final
 from cas import gc
 from cas.errors import MissingPack
 from cas.frame import THOROUGH
+from cas.openpack import TARGET_BYTES
+from vaultaire.collection import ROOM_BYTES
 from vaultaire.effort import collection_effort
-from vaultaire.small_objects import move_small_objects
+from vaultaire.small_objects import count_small_objects, move_small_objects
+from vaultaire.space import DiskFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,9 +33,8 @@ if TYPE_CHECKING:
 
 DAY_SECONDS: Final = 86_400.0
 LOOK_SECONDS: Final = DAY_SECONDS  # from one look at what has become old enough to the next
-PAUSE_SECONDS: Final = (
-    3_600.0  # after the machine had something else to do: a round begins with a survey of everything
-)
+PAUSE_SECONDS: Final = 3_600.0  # after a round that was cut off: each begins with a walk over everything
+LEFT_BYTES: Final = ROOM_BYTES + 2 * TARGET_BYTES  # free: what is copied at a time, into packs begun anew
 
 
 def _is_idle() -> bool:
@@ -36,7 +42,10 @@ def _is_idle() -> bool:
 
 
 class Archive:
-    """See the module. One thread. `is_due`, then `move_small_objects`, `packs` while there are any, and `end`."""
+    """See the module. One thread.
+
+    A round: `is_due`, then `move_small_objects`, `find_packs`, `packs` while there are any, and `end` in any case.
+    """
 
     def __init__(
         self,
@@ -55,39 +64,61 @@ class Archive:
         self._clock = clock
         self._monotonic = monotonic
         self._look_at = 0.0  # monotonic
-        self._packs: frozenset[int] | None = None  # None: not looked for yet
+        self._packs: set[int] = set()
+        # Of this round: something was not done, for the machine was busy or there was no room; it was the room.
+        self._cut_off = self.lacks_room = False
 
     def is_due(self) -> bool:
-        return self._monotonic() >= self._look_at and self._is_idle()
+        return self._monotonic() >= self._look_at and self._is_idle() and self._has_room()
+
+    def count_small_objects(self) -> Iterator[Moved]:
+        """What would be moved, in steps. Changes nothing."""
+        return count_small_objects(self._store, self._until() * 1000)
 
     def move_small_objects(self) -> Iterator[Moved]:
-        """Move them in small steps, while the machine is idle. Raises what the store raises."""
-        for moved in move_small_objects(self._store, self._until() * 1000):
+        """Move them in small steps, as long as that may go on. Raises what the store raises."""
+        steps = move_small_objects(self._store, self._until() * 1000)
+        while self._goes_on() and (moved := next(steps, None)) is not None:
             yield moved
-            if not self._is_idle():
-                return
 
-    def packs(self) -> frozenset[int]:
-        """Sealed packs that are to be stored anew; none while the machine is busy."""
-        if not self._is_idle():
-            return frozenset()
-        if self._packs is None:
-            self._packs = frozenset(self._look())
-        return self._packs
-
-    def end(self) -> None:
-        """All is done that was to be, or the machine has something else to do."""
-        pause = LOOK_SECONDS if self._is_idle() else PAUSE_SECONDS
-        self._look_at = self._monotonic() + pause
-        self._packs = None
-
-    def _look(self) -> Iterator[int]:
+    def find_packs(self) -> Iterator[None]:
+        """Look for the packs that are to be stored anew, a step for each there is: one takes a stat, or a footer."""
         store, until = self._store, self._until()
         for pack, row in gc.find_sealed(store.kv):
-            if gc.has_small_frames(store.kv, store.packs, pack, row, THOROUGH.frame_bytes) and self._is_old(
-                pack, until
+            if not self._goes_on():
+                return
+            if self._is_old(pack, until) and gc.has_small_frames(
+                store.kv, store.packs, pack, row, THOROUGH.frame_bytes
             ):
-                yield pack
+                self._packs.add(pack)
+            yield
+
+    def packs(self) -> frozenset[int]:
+        """Those found that may be stored anew now."""
+        return frozenset(self._packs) if self._packs and self._goes_on() else frozenset()
+
+    def end(self, *, complete: bool) -> None:
+        """`complete`: nothing failed, and nobody else wanted to collect."""
+        pause = LOOK_SECONDS if complete and not self._cut_off else PAUSE_SECONDS
+        self._look_at = self._monotonic() + pause
+        self._packs.clear()
+        self._cut_off = self.lacks_room = False
+
+    def _goes_on(self) -> bool:
+        if not self._has_room():
+            self._cut_off = self.lacks_room = True
+        elif not self._is_idle():
+            self._cut_off = True
+        else:
+            return True
+        return False
+
+    def _has_room(self) -> bool:
+        try:
+            self._store.space.require(LEFT_BYTES)
+        except DiskFull:
+            return False
+        return True
 
     def _until(self) -> float:
         """What was not changed since then is to be archived; seconds since 1970."""

@@ -37,6 +37,7 @@ from vaultaire.collection_report import (
 from vaultaire.collector_lock import CollectorLock
 from vaultaire.roots import Roots
 from vaultaire.runfile import RunFiles
+from vaultaire.small_objects import Moved
 from vaultaire.survey import exhaust, mark, measure
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
     from vaultaire.survey import Usage
 
 LOOK_SECONDS: Final = 5.0  # between two looks whether a round is due
-RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk has no room for copies
+RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk had no room for copies and has more now
+NO_ROOM_SECONDS: Final = 3600.0  # when it seems to have no more
+MORE_ROOM_BYTES: Final = 4 << 20  # that is more: what others write and remove all the time is not
 ROOM_BYTES: Final = 256 << 20  # copied before sources are removed: more room than that is never needed
 DEFAULT_BYTES_PER_SECOND: Final = 64 << 20
 
@@ -76,6 +79,7 @@ class Preview:
     plan: gc.Plan
     condemned: dict[int, PackRow]  # already, by a round that is under way
     progress: Progress  # of the survey
+    small_objects: Moved  # that would leave the database
 
 
 class Collector:
@@ -114,6 +118,8 @@ class Collector:
         self._busy_seconds = 0.0  # working time of the round that runs
         self._kept: set[int] = set()  # condemned packs that could not be emptied
         self._no_room = False  # for copies, in this round
+        self._free_then = 0  # bytes on the disk, when there was no room
+        self._retry_at = 0.0  # monotonic
         self.progress = Progress()
 
     # --- driving ------------------------------------------------------------------------------------------------
@@ -160,9 +166,10 @@ class Collector:
             with store.kv.snapshot() as reader:
                 epoch = read_epoch(reader) + 1
             usage = exhaust(self._measured())
+            small_objects = self._preview(self._archive)
             policy = replace(self._policy, batch_packs=1 << 62, batch_copy_bytes=1 << 62)
             plan = self._plan(usage, epoch, policy, self._archive)
-            return Preview(plan, gc.find_condemned(store.kv), self.progress)
+            return Preview(plan, gc.find_condemned(store.kv), self.progress, small_objects)
 
     def close(self) -> None:
         """Let go of everything; idempotent."""
@@ -212,20 +219,41 @@ class Collector:
         if self._last is None:
             self._last = saved_standing(self._store.kv)
         left = gc.find_condemned(self._store.kv).keys()
-        due = plan_round(self._last, now) or bool(left - self._kept) or (self._no_room and bool(left))
+        due = plan_round(self._last, now) or bool(left - self._kept) or (bool(left) and self._has_more_room())
         self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
         return due
 
     def _archive_round(self, archive: Archive) -> Generator[State, None, None]:
-        self.progress.step = "moving small objects"
-        for moved in archive.move_small_objects():
-            self.progress.moved_objects += moved.objects
-            self.progress.moved_bytes += moved.raw_bytes
-            self._allowance -= moved.raw_bytes
-            yield State.WORKING
-        if archive.packs() or not archive.by_itself:
-            yield from self._round(archive)
-        archive.end()
+        progress, complete = self.progress, False
+        try:
+            progress.step = "moving small objects"
+            for moved in archive.move_small_objects():
+                progress.moved_objects += moved.objects
+                progress.moved_bytes += moved.raw_bytes
+                progress.moved_stored_bytes += moved.stored_bytes
+                self._allowance -= moved.raw_bytes
+                yield State.WORKING
+            progress.step = "looking for packs"
+            for _ in archive.find_packs():
+                yield State.WORKING
+            if archive.packs() or not archive.by_itself:
+                yield from self._round(archive)
+            complete = not progress.lacks_room
+        finally:
+            progress.step = "idle"
+            progress.lacks_room |= archive.lacks_room
+            archive.end(complete=complete)
+
+    def _preview(self, archive: Archive | None) -> Moved:
+        """The small objects that would be moved; and lets `archive` look for packs."""
+        objects = raw_bytes = 0
+        if archive is not None:
+            for found in archive.count_small_objects():
+                objects, raw_bytes = objects + found.objects, raw_bytes + found.raw_bytes
+            for _ in archive.find_packs():
+                pass
+            self.progress.lacks_room = archive.lacks_room
+        return Moved(objects, raw_bytes)
 
     def _round(self, archive: Archive | None = None) -> Generator[State, None, None]:
         """Survey, then batch after batch. What somebody else has condemned comes first."""
@@ -298,12 +326,26 @@ class Collector:
             done = yield from self._evacuate(waiting, now, needed)
             if not done:
                 self._kept.update(waiting)
-                self._no_room = True
-                self._look_at = self._monotonic() + RETRY_SECONDS
+                self._note_no_room()
                 log.warning("no room to copy what is live in %d packs; deleting makes room", len(waiting))
                 return
             waiting = waiting[len(done) :]
             yield from self._remove(done, now, needed)
+
+    def _note_no_room(self) -> None:
+        self._no_room = self.progress.lacks_room = True
+        self._free_then = self._free_bytes()
+        now = self._monotonic()
+        self._look_at, self._retry_at = now + RETRY_SECONDS, now + NO_ROOM_SECONDS
+
+    def _has_more_room(self) -> bool:
+        """Than when there was none: another attempt may be worth its mark."""
+        more = self._free_bytes() - self._free_then
+        return self._no_room and (more >= MORE_ROOM_BYTES or self._monotonic() >= self._retry_at)
+
+    def _free_bytes(self) -> int:
+        disk = self._store.space.probe()
+        return disk.free + disk.reserve
 
     def _marked(self) -> Generator[State, None, Marker | None]:
         """None: it is incomplete."""

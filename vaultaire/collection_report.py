@@ -41,6 +41,8 @@ class Progress:
     copied_bytes: int = 0  # stored bytes written for what was live in them
     moved_objects: int = 0  # small ones, from the database to packs
     moved_bytes: int = 0  # raw
+    moved_stored_bytes: int = 0  # what they take in packs
+    lacks_room: bool = False  # something was not done, for the disk has no room for copies
     condemned_packs: int = 0  # still to be removed
     kept_packs: int = 0  # condemned, and kept since something live in them cannot be read
     missing_chunks: int = 0  # named, but not there
@@ -50,7 +52,8 @@ class Progress:
 
     @property
     def freed_bytes(self) -> int:
-        return self.removed_bytes - self.copied_bytes
+        """On the disk now. What small objects took in the database is free for other rows, not for the disk."""
+        return self.removed_bytes - self.copied_bytes - self.moved_stored_bytes
 
     def tell(self, errors: Sequence[str]) -> None:
         """Remember the first of them."""

@@ -6,14 +6,17 @@ records name these; nothing that a client sees changes, nor does a lock: what a 
 
 Each batch is what a group commit of as many uploads would be (`ChunkStore.sync`, then one function per version, which
 looks again at what is there: what was changed or deleted meanwhile is left alone). So it may be cut off anywhere, runs
-beside a server, and repeats nothing. Blocking. Memory: a batch.
+beside a server, and repeats nothing. Blocking. Memory: a batch. What it takes in packs comes back on the disk only with a
+rebuild: who calls it looks for room before each step (`vaultaire.archiving`).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.errors import PackGone
@@ -21,15 +24,17 @@ from cas.prefix import Prefixes
 from index.buckets import bucket_by_id, list_buckets
 from index.errors import NamesError
 from index.expiry import object_page, version_page
+from index.kv import CorruptValue
 from index.records import ObjectRecord
 from index.versions import store_outside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cas.manifest import Manifest
     from cas.publication import Publication
     from cas.store import Ingest
+    from index.expiry import Row
     from index.kv import Transaction
     from vaultaire.store import Store
 
@@ -37,10 +42,15 @@ if TYPE_CHECKING:
 LEAST_BYTES: Final = 256
 BATCH: Final = 256  # versions of one commit: some 10 ms of the write lock
 
+log = logging.getLogger("vaultaire.small_objects")
+
 
 class Moved(NamedTuple):
     objects: int  # versions
     raw_bytes: int
+    stored_bytes: int = (
+        0  # what they take in packs; the room in the database is free for other rows, until a rebuild
+    )
 
 
 class _Small(NamedTuple):
@@ -79,16 +89,31 @@ def move_small_objects(store: Store, until_ms: float = math.inf) -> Iterator[Mov
     Yields after each step what it moved: at most a batch, often nothing.
     """
     batch: list[_Small] = []
-    for bucket_id in _buckets(store):
-        for page in _pages(store, bucket_id):
-            batch += [small for small in page if small.record.modified_ms <= until_ms]
-            if len(batch) < BATCH:
-                yield Moved(0, 0)
-            else:
-                yield _move(store, batch[:BATCH])
-                del batch[:BATCH]
+    for page in _pages(store, until_ms):
+        batch += page
+        if len(batch) < BATCH:
+            yield Moved(0, 0)
+        else:
+            yield _move(store, batch[:BATCH])
+            del batch[:BATCH]
     if batch:
         yield _move(store, batch)
+
+
+def count_small_objects(store: Store, until_ms: float = math.inf) -> Iterator[Moved]:
+    """What `move_small_objects` would move, page by page."""
+    for page in _pages(store, until_ms):
+        yield Moved(len(page), sum(small.record.size for small in page))
+
+
+def _pages(store: Store, until_ms: float) -> Iterator[list[_Small]]:
+    """The small ones of each page, last modified up to then, read in short snapshots."""
+    for bucket_id in _buckets(store):
+        for page in (object_page, version_page):
+            rows = _rows(store, partial(page, bucket_id=bucket_id, prefix=b"", limit=BATCH))
+            for batch in rows:
+                found = [_small(bucket_id, key, value) for key, _, value in batch]
+                yield [small for small in found if small is not None and small.record.modified_ms <= until_ms]
 
 
 def _buckets(store: Store) -> list[int]:
@@ -96,17 +121,22 @@ def _buckets(store: Store) -> list[int]:
         return [bucket.id for bucket in list_buckets(reader).buckets]
 
 
-def _pages(store: Store, bucket_id: int) -> Iterator[list[_Small]]:
-    """The small ones of each page, read in short snapshots. What is damaged is left to `verify`."""
-    for page in (object_page, version_page):
-        after = (b"", b"")
-        while True:
+def _rows(store: Store, page: Callable[..., list[Row]]) -> Iterator[list[Row]]:
+    """A table of one bucket, page by page. What is damaged is left to `verify`, and what is behind it in the table too."""
+    after = (b"", b"")
+    while True:
+        try:
             with store.kv.snapshot() as reader:
-                rows = page(reader, bucket_id, b"", after, BATCH)
-            if not rows:
-                break
-            after = rows[-1][:2]
-            yield [small for key, _, value in rows if (small := _small(bucket_id, key, value)) is not None]
+                rows = page(reader, after=after)
+        except (CorruptValue, NamesError) as error:
+            log.error(
+                "small objects are left where they are: %s (vaultaire verify names what is damaged)", error
+            )
+            return
+        if not rows:
+            return
+        after = rows[-1][:2]
+        yield rows
 
 
 def _small(bucket_id: int, key: bytes, value: bytes) -> _Small | None:
@@ -119,7 +149,7 @@ def _small(bucket_id: int, key: bytes, value: bytes) -> _Small | None:
 
 
 def _move(store: Store, batch: Sequence[_Small]) -> Moved:
-    objects = raw_bytes = 0
+    objects = raw_bytes = stored_bytes = 0
     with store.operation(), ExitStack() as ending:
         moves = []
         for small in batch:
@@ -129,12 +159,16 @@ def _move(store: Store, batch: Sequence[_Small]) -> Moved:
             manifest = ingest.finish()
             moves.append(_Move(*small, store.writer, ingest, manifest, ingest.publication()))
         store.chunks.sync([move.publication for move in moves])
-        for move, outcome in zip(moves, store.kv.commit_many(moves), strict=True):
-            if outcome.error is not None and not isinstance(outcome.error, PackGone | NamesError):
-                raise outcome.error
+        outcomes = store.kv.commit_many(moves)
+        for move, outcome in zip(moves, outcomes, strict=True):
             done = outcome.error is None and outcome.unwrap()
             move.publication.settle(done)
             if done:
                 objects += 1
                 raw_bytes += move.record.size
-    return Moved(objects, raw_bytes)
+                stored_bytes += move.ingest.new_stored_bytes
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    for error in failed:
+        if not isinstance(error, PackGone | NamesError):
+            raise error  # the others are moved, and not told of
+    return Moved(objects, raw_bytes, stored_bytes)

@@ -80,6 +80,18 @@ def test_a_rebuilt_store_has_full_pages_and_the_same_rows(loose: Path, monkeypat
     assert rows_after_recovery(loose) == before
 
 
+def test_large_rows_are_copied_few_at_a_time(loose: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(dense, "BATCH_BYTES", 10_000)
+    commits = []
+    commit = FileOps.commit
+    monkeypatch.setattr(FileOps, "commit", lambda self, txn: commits.append(1) or commit(self, txn))
+    source, copy = environments(loose, tmp_path / "copy")
+    with source, copy:
+        copy_dense(source, copy, FileOps())
+    total = sum(len(key) + len(value) + 8 for (_, key), value in rows(loose).items())
+    assert len(commits) > total / 10_000
+
+
 def test_an_empty_store_and_one_row_are_copied(tmp_path: Path):
     recover_engine(tmp_path)
     rebuild(tmp_path, tables=TABLES, store_id=STORE_ID, reason="asked for", tuning=TUNING)

@@ -21,6 +21,7 @@ from index.versions import Change, delete_object, iterate_versions, put_object
 from tests.cas.support import SMALL, SMALL_CDC
 from vaultaire.collection import Collector
 from vaultaire.runfile import RunFile
+from vaultaire.space import Disk, DiskFull
 from vaultaire.store import TABLES
 
 if TYPE_CHECKING:
@@ -32,6 +33,22 @@ if TYPE_CHECKING:
 TARGET = 12_000
 POLICY = gc.Policy(target_bytes=TARGET)
 NOW_MS = 1_700_000_000_000
+
+
+class Room:
+    """What `Space` is to the collector: the room that its packs have."""
+
+    def __init__(self, packs: MemoryPacks):
+        self._packs = packs
+
+    def probe(self) -> Disk:
+        capacity = 1 << 40 if self._packs.capacity is None else self._packs.capacity
+        return Disk(max(0, capacity - self._packs.used()), 0)
+
+    def require(self, needed: int) -> None:
+        free = self.probe().free
+        if free < needed:
+            raise DiskFull(needed, free)
 
 
 class World:
@@ -51,6 +68,7 @@ class World:
             (directory / name).mkdir(exist_ok=True, parents=True)
         self.kv = kv or MemoryKv(TABLES)
         self.packs = packs or MemoryPacks()
+        self.space = Room(self.packs)
         self.writer = writer
         self.run_file = RunFile(directory / "run", "worker", writer, self._epoch)
         self.now = 1000.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from cas import gc
 from cas.bases import iterate_bases
 from cas.catalog import PackRow, PackState
+from cas.errors import NoSpace
 from cas.pack import PackKind
 from index.buckets import get_bucket
 from index.objects import get_object
@@ -19,7 +21,8 @@ from index.records import ObjectRecord
 from index.versions import put_object
 from tests.cas.support import noise
 from tests.vaultaire.collection_world import World
-from vaultaire.archiving import LOOK_SECONDS, PAUSE_SECONDS, Archive
+from vaultaire import archiving
+from vaultaire.archiving import LEFT_BYTES, LOOK_SECONDS, PAUSE_SECONDS, Archive
 from vaultaire.collection import Collector, State
 
 AFTER = 5_000.0  # seconds
@@ -157,8 +160,12 @@ def test_what_is_archived_takes_less_stays_whole_and_is_left_alone_then(world):
 
 def test_a_preview_tells_of_it(world):
     sealed(world, b"k", sources(3_000_000, 0))
+    put_small(world, b"small", noise(1000, 1), 1)
     collector = world.collector(POLICY, archive=Archive(world))  # type: ignore[arg-type]
-    assert len(collector.preview().plan.packs) == 1
+    preview = collector.preview()
+    assert len(preview.plan.packs) == 1
+    assert preview.small_objects == (1, 1000, 0)
+    assert is_inline(world, b"small")
     collector.close()
 
 
@@ -246,6 +253,100 @@ def test_small_objects_move_when_they_are_old(world, machine):
     assert not is_inline(world, b"old")
     assert is_inline(world, b"young")
     assert world.get(b"old") == noise(1000, 1)
+
+
+def test_a_failure_ends_a_round_for_an_hour(world, machine, monkeypatch):
+    sealed(world, b"k", sources(3_000_000, 0))
+    machine.work()
+    tries = []
+
+    def full(store, until):
+        tries.append(until)
+        raise NoSpace("injected")
+        yield
+
+    world.now += LOOK_SECONDS
+    with monkeypatch.context() as patched:
+        patched.setattr(archiving, "move_small_objects", full)
+        for _ in range(round(PAUSE_SECONDS / 61)):
+            world.now += 61
+            with suppress(NoSpace):
+                drive(machine.collector)
+    assert len(tries) == 1
+    assert machine.work(PAUSE_SECONDS) == 1
+
+
+def test_busy_for_a_moment_is_not_the_end_of_all_that_is_old(world, machine, monkeypatch):
+    sealed(world, b"k", sources(1_000_000, 0))
+    machine.work()
+    answers = iter([True] * 5 + [False])  # while its plan is made
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.archive, "_is_idle", lambda: next(answers, True))
+        assert machine.work(LOOK_SECONDS) == 0
+    assert next(answers, None) is None
+    assert machine.work(PAUSE_SECONDS) == 1
+
+
+def test_packs_are_looked_for_in_slices(world, machine, monkeypatch):
+    for number in range(8):
+        sealed(world, b"k%d" % number, sources(500_000, 500_000 * number))
+    machine.work()
+    read = []
+    has_small_frames = gc.has_small_frames
+
+    def slow(*arguments):
+        read.append(1)
+        world.now += 1.0  # a busy disk
+        return has_small_frames(*arguments)
+
+    monkeypatch.setattr(gc, "has_small_frames", slow)
+    world.now += LOOK_SECONDS
+    most = 0
+    for _ in range(100):
+        world.run_file.tick()
+        before = len(read)
+        machine.collector.run_slice(0.4)
+        most = max(most, len(read) - before)
+        world.now += 1
+    assert len(read) >= 8
+    assert most == 1
+
+
+# --- without room -------------------------------------------------------------------------------------------------
+
+
+def fill(world: World, left: int = 100) -> None:
+    world.packs.capacity = world.packs.used() + left
+
+
+def test_without_room_nothing_is_condemned_or_moved_and_an_upload_finds_its_chunks(world, machine):
+    text = sources(1_000_000, 0)
+    sealed(world, b"k", text)
+    put_small(world, b"small", noise(1000, 1), 1)
+    machine.work()
+    for left in (100, LEFT_BYTES - 1):
+        fill(world, left)
+        assert machine.work(LOOK_SECONDS) == 0
+        assert {row.state for row in world.rows().values()} == {PackState.SEALED}
+        assert small_framed(world)
+        assert is_inline(world, b"small")
+        world.put(b"again", text)
+    fill(world, LEFT_BYTES + (1 << 20))
+    machine.work(10)
+    assert not is_inline(world, b"small")
+    assert small_framed(world) == []
+
+
+def test_a_command_tells_that_there_is_no_room(world):
+    sealed(world, b"k", sources(1_000_000, 0))
+    put_small(world, b"small", noise(1000, 1), 1)
+    fill(world)
+    assert everything(world).lacks_room
+    assert is_inline(world, b"small")
+    assert small_framed(world)
+    world.packs.capacity = None
+    progress = everything(world)
+    assert (progress.lacks_room, progress.moved_objects, progress.removed_packs) == (False, 1, 1)
 
 
 def test_who_is_told_nothing_archives_nothing(world):

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.cas.support import noise
 from tests.vaultaire.verify_support import Client
 from vaultaire import supervisor
 from vaultaire.access import Keyring
@@ -759,6 +760,22 @@ def test_gc_stores_anew_what_was_stored_in_small_frames(tmp_path):
     assert again["removed_packs"] == 0
 
 
+def test_gc_tells_what_small_objects_take_in_packs(tmp_path):
+    data = tmp_path / "data"
+    with Store.open(data, kind="command", create=True) as store:
+        client = Client(store)
+        bucket = client.bucket("b")
+        for number in range(50):
+            client.put(bucket, b"k%d" % number, noise(4000, number))
+    preview = ("gc", "--recompress", "--dry-run", "--data", data)
+    assert "would move 50 small objects (195.3 KiB)" in vaultaire(*preview).stdout
+    assert json.loads(vaultaire(*preview, "--json").stdout)["moved_objects"] == 50
+    told = json.loads(vaultaire("gc", "--recompress", "--json", "--data", data).stdout)
+    assert (told["moved_objects"], told["moved_bytes"]) == (50, 200_000)
+    assert 200_000 < told["moved_stored_bytes"] < 210_000
+    assert told["freed_bytes"] == -told["moved_stored_bytes"]
+
+
 def test_gc_says_what_keeps_it_from_collecting(running):
     from vaultaire.cli.gc import lines
     from vaultaire.collection_report import Progress
@@ -767,6 +784,13 @@ def test_gc_says_what_keeps_it_from_collecting(running):
     assert "2 packs are kept" in told[1]
     assert "vaultaire verify" in told[2]
     assert "chunk 12 is damaged" in told[3]
+    told = [text for text, _ in lines(Progress(lacks_room=True))]
+    assert "room" in told[1]
+    told = [text for text, _ in lines(Progress(moved_objects=2, moved_bytes=2048, moved_stored_bytes=1024))]
+    assert "2 small objects (2.0 KiB) from the database to packs, where they take 1.0 KiB" in told[0]
+    assert "vaultaire rebuild" in told[1]
+    assert "freed 0 B" in told[2]
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize(

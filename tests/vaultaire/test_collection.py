@@ -11,7 +11,13 @@ from cas.catalog import PLACEMENTS, PackState, read_condemned, read_gone
 from cas.errors import PackGone
 from tests.cas.support import noise, words
 from tests.vaultaire.collection_world import POLICY, World
-from vaultaire.collection import Collector, State
+from vaultaire.collection import (
+    MORE_ROOM_BYTES,
+    NO_ROOM_SECONDS,
+    RETRY_SECONDS,
+    Collector,
+    State,
+)
 from vaultaire.collection_due import LATER_SECONDS, SOON_SECONDS, Standing, plan_round
 from vaultaire.collection_report import SUBJECT
 from vaultaire.reports import get_report
@@ -381,6 +387,41 @@ def test_without_room_for_copies_what_needs_none_still_comes_back(world):
     world.collect()
     world.seal()
     world.check()
+
+
+def test_without_room_no_mark_is_made_before_there_is_more(world, monkeypatch):
+    fill(world, 24)
+    for number in range(24):
+        if number % 4:
+            world.delete(b"k%d" % number)
+    world.packs.capacity = 0
+    marks = []
+    marked = Collector._marked
+    monkeypatch.setattr(Collector, "_marked", lambda self: marks.append(1) or marked(self))
+    collector = world.collector()
+
+    def work(seconds: float) -> int:
+        """How many marks were made meanwhile."""
+        before, until = len(marks), world.now + seconds
+        while world.now < until:
+            world.now += RETRY_SECONDS / 4
+            world.run_file.tick()
+            while collector.run_slice(3600) is not State.IDLE:
+                pass
+        return len(marks) - before
+
+    assert work(2 * RETRY_SECONDS) == 1
+    assert collector.progress.lacks_room
+    assert work(NO_ROOM_SECONDS - 3 * RETRY_SECONDS) == 0
+    assert 1 <= work(4 * RETRY_SECONDS) <= 2  # in case that the disk does not say what room it has
+    world.packs.capacity = world.packs.used() + MORE_ROOM_BYTES - 1
+    assert work(2 * RETRY_SECONDS) == 0
+    world.packs.capacity += 1
+    assert work(2 * RETRY_SECONDS) == 1
+    collector.close()
+    world.seal()
+    world.check()
+    assert world.packs.used() < 24 * SIZE / 2
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------

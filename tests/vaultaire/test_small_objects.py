@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cas.manifest import Manifest
-from index import counters, quotas
+from cas.publication import Publication
+from index import counters, quotas, tree
 from index.buckets import bucket_by_id
+from index.kv import MapFull, Outcome
 from index.objects import get_object
 from index.records import Retention
+from index.tables import OBJECTS
 from index.versions import get_version, iterate_versions, replace_object, set_retention
 from tests.cas.support import noise
-from tests.vaultaire.verify_support import Client
+from tests.vaultaire.verify_support import Client, damage_value, flip_last
 from vaultaire.reading import read_all
-from vaultaire.small_objects import BATCH, LEAST_BYTES, Moved, move_small_objects
+from vaultaire.small_objects import BATCH, LEAST_BYTES, Moved, count_small_objects, move_small_objects
 from vaultaire.store import Store
 from vaultaire.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @pytest.fixture
@@ -35,7 +42,11 @@ def moved(store: Store, until_ms: float = math.inf) -> Moved:
     """All that is moved at once."""
     steps = list(move_small_objects(store, until_ms))
     assert all(step.objects <= BATCH for step in steps)
-    return Moved(sum(step.objects for step in steps), sum(step.raw_bytes for step in steps))
+    return total(steps)
+
+
+def total(steps: Iterable[Moved]) -> Moved:
+    return Moved(*map(sum, zip(*steps, strict=True)))
 
 
 def body(store: Store, record) -> bytes:
@@ -72,9 +83,13 @@ def test_every_version_stays_what_it_was(store):
     client.put(plain, b"empty", b"")
     client.put(plain, b"tiny", bytes(LEAST_BYTES - 1))
     before = [all_versions(store, bucket) for bucket in (plain, versioned)]
+    counted = total(count_small_objects(store))
     done = moved(store)
     assert done.objects == 610
+    assert done[:2] == counted[:2]
     assert done.raw_bytes == sum(300 + n for n in range(600)) + 5 * 2000 + 5 * 3000
+    with store.kv.snapshot() as reader:
+        assert 5 * 3000 < done.stored_bytes <= store.chunks.statistics(reader).pack_bytes
     assert [all_versions(store, bucket) for bucket in (plain, versioned)] == before
     assert current(store, plain, b"tiny").inline is not None
     assert current(store, plain, b"empty").inline == b""
@@ -179,3 +194,39 @@ def test_a_full_disk_leaves_everything_where_it_was(store, monkeypatch):
     monkeypatch.undo()
     assert moved(store).objects == 1
     assert not len(store.chunks._known)
+
+
+def test_what_one_version_fails_of_keeps_no_other_from_being_moved(store, monkeypatch):
+    client = Client(store)
+    bucket = client.bucket("b")
+    for number in range(5):
+        client.put(bucket, b"k%d" % number, noise(3000, number))
+    commit_many = type(store.kv).commit_many
+
+    def first_fails(self, fns):
+        return [Outcome(None, MapFull("injected"), 0), *commit_many(self, fns[1:])]
+
+    settled = []
+    settle = Publication.settle
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store.kv), "commit_many", first_fails)
+        patched.setattr(Publication, "settle", lambda self, done: settled.append(done) or settle(self, done))
+        with pytest.raises(MapFull):
+            moved(store)
+    assert settled == [False, True, True, True, True]
+    assert moved(store).objects == 1
+    assert verify(store, read_data=True).clean
+
+
+def test_a_damaged_row_keeps_no_other_bucket_from_being_moved(store):
+    client = Client(store)
+    damaged, sound = client.bucket("a"), client.bucket("b")
+    for bucket in (damaged, sound):
+        for number in range(3):
+            client.put(bucket, b"k%d" % number, text(number))
+    with store.kv.snapshot() as reader:
+        row = tree.find_row(reader, OBJECTS, damaged.id, b"k1")
+    damage_value(store, OBJECTS, row, flip_last)
+    assert moved(store).objects == 3
+    with store.kv.snapshot() as reader:
+        assert [record.inline for _, record in iterate_versions(reader, sound.id)] == [None] * 3

@@ -19,8 +19,10 @@ from tests.vaultaire.verify_support import (
     Client,
     _bucket,
     copy_of,
+    damage_value,
     fill,
     flip,
+    flip_last,
     kinds,
     look,
     names,
@@ -307,22 +309,6 @@ def test_a_missing_chunk_is_found_with_the_objects_that_need_it(damaged):
 
 
 # --- metadata ----------------------------------------------------------------------------------------------------
-
-
-def damage_value(store, table, key, change) -> None:
-    """Behind the engine's back: what a bad sector would do to LMDB's file."""
-    handle, _ = store.kv._tables[table]
-    with store.kv._env.begin(write=True) as txn:
-        stored = txn.get(key, db=handle)
-        new = change(stored)
-        if new is None:
-            txn.delete(key, db=handle)
-        else:
-            txn.put(key, new, db=handle)
-
-
-def flip_last(stored: bytes) -> bytes:
-    return stored[:-5] + bytes([stored[-5] ^ 1]) + stored[-4:]
 
 
 def row_of(store, bucket: str, key: bytes) -> bytes:

@@ -294,3 +294,19 @@ def names(finding: Finding) -> list[str]:
 
 def kinds(report: Report) -> list[str]:
     return sorted(finding.kind for finding in report.findings)
+
+
+def damage_value(store, table, key, change) -> None:
+    """Behind the engine's back: what a bad sector would do to LMDB's file."""
+    handle, _ = store.kv._tables[table]
+    with store.kv._env.begin(write=True) as txn:
+        stored = txn.get(key, db=handle)
+        new = change(stored)
+        if new is None:
+            txn.delete(key, db=handle)
+        else:
+            txn.put(key, new, db=handle)
+
+
+def flip_last(stored: bytes) -> bytes:
+    return stored[:-5] + bytes([stored[-5] ^ 1]) + stored[-4:]

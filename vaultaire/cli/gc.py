@@ -39,8 +39,8 @@ def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
     of an object takes longer to read then.
 
     \b
-    Exit status 1: something that objects name cannot be read, so that
-    not all could be collected.
+    Exit status 1: something that objects name cannot be read, or there
+    is no room for copies, so that not all could be done.
     """
     from vaultaire.archiving import Archive
     from vaultaire.collection import Collector
@@ -59,7 +59,7 @@ def command(data: Path, dry_run: bool, recompress: bool, as_json: bool) -> None:
             with Progress() as shown:
                 progress = collector.run(lambda _, so_far: shown.show(_narrated(so_far)))
             click.echo(json.dumps(progress.as_dict())) if as_json else print_lines(lines(progress))
-    if not progress.complete or progress.kept_packs:
+    if not progress.complete or progress.kept_packs or progress.lacks_room:
         click.get_current_context().exit(1)
 
 
@@ -72,16 +72,21 @@ def lines(progress: Collected) -> list[Line]:
     told: list[Line] = []
     if progress.moved_objects:
         moved = f"{progress.moved_objects:,} small objects ({binary_size(progress.moved_bytes)})"
-        told.append((f"moved {moved} from the database to packs", ""))
+        taken = binary_size(progress.moved_stored_bytes)
+        told += [
+            (f"moved {moved} from the database to packs, where they take {taken}", ""),
+            ("the database keeps its size until vaultaire rebuild, with the server stopped", "dim"),
+        ]
+    freed = progress.removed_bytes - progress.copied_bytes
     told.append(
         (
-            f"freed {binary_size(max(0, progress.freed_bytes))}: removed {progress.removed_packs:,} packs of "
+            f"freed {binary_size(max(0, freed))}: removed {progress.removed_packs:,} packs of "
             f"{binary_size(progress.removed_bytes)}, copied {binary_size(progress.copied_bytes)} of them",
             "",
         )
     )
-    if progress.freed_bytes < 0:
-        more = binary_size(-progress.freed_bytes)
+    if freed < 0:
+        more = binary_size(-freed)
         told.append((f"{more} more than before: this data gains nothing by larger frames", "yellow"))
     return told + _troubles(progress)
 
@@ -95,6 +100,9 @@ def preview_lines(preview: Preview) -> list[Line]:
             "",
         )
     ]
+    if preview.small_objects.objects:
+        objects, size = preview.small_objects.objects, binary_size(preview.small_objects.raw_bytes)
+        told.append((f"would move {objects:,} small objects ({size}) from the database to packs", ""))
     if preview.condemned:
         told.append((f"{len(preview.condemned):,} packs more are being emptied already", ""))
     return told + _troubles(preview.progress)
@@ -107,6 +115,9 @@ def preview_dict(preview: Preview) -> dict[str, object]:
         "free_bytes": plan.free_bytes,
         "copy_bytes": plan.copy_bytes,
         "condemned_packs": len(preview.condemned),
+        "moved_objects": preview.small_objects.objects,
+        "moved_bytes": preview.small_objects.raw_bytes,
+        "lacks_room": progress.lacks_room,
         "complete": progress.complete,
         "errors": progress.errors,
     }
@@ -125,6 +136,13 @@ def _troubles(progress: Collected) -> list[Line]:
         told.append(
             (
                 "not all that objects name can be read, so nothing was dropped that they may need; see vaultaire verify",
+                "yellow",
+            )
+        )
+    if progress.lacks_room:
+        told.append(
+            (
+                "not all was done, for copies need room: delete something, or give the store a larger disk",
                 "yellow",
             )
         )
