@@ -19,19 +19,17 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cas.bases import BASES, distinct, forget_bases, put_bases
-from cas.damage import DAMAGED, damaged_chunks, forget_damage, known_damage, unqueue_mending
-from cas.errors import CorruptRow, PackGone, UnsupportedFormat
+from cas.bases import BASES, forget_bases
+from cas.damage import DAMAGED, damaged_chunks, forget_damage, unqueue_mending
+from cas.errors import CorruptRow, UnsupportedFormat
 from cas.frame import WORD, Codec
 from cas.pack import PackKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
-    from cas.bases import FrameBases, FrameKey
     from cas.pack import Frame
     from cas.ports import Reader, Transaction
 
@@ -40,7 +38,6 @@ PACKS: Final = "cas.packs"
 STATE: Final = "cas.state"
 TABLES: Final = (PLACEMENTS, PACKS, STATE, DAMAGED, BASES)
 
-_NO_BASES: Final[dict[FrameKey, FrameBases]] = {}
 _EPOCH: Final = b"epoch"
 _CONDEMNED: Final = b"condemned/"
 _CONDEMNED_END: Final = b"condemned0"  # "0" follows "/"
@@ -330,7 +327,7 @@ def drop_placements(txn: Transaction, pack: int, chunks: Iterable[bytes]) -> int
     for chunk, placement in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
         if placement is not None and pack_of(placement) == pack:
             txn.delete(PLACEMENTS, chunk)
-            _tally(dropped, placement, 1)
+            tally(dropped, placement, 1)
             gone.append(chunk)
     if damaged_chunks(txn):
         forget_damage(txn, gone)
@@ -385,107 +382,8 @@ class CondemnedCache:
         return known[1]
 
 
-# --- publishing -------------------------------------------------------------------------------------------------
-
-
-def publish(
-    txn: Transaction,
-    placements: Mapping[bytes, bytes],
-    relied: Iterable[int],
-    progress: Iterable[PackProgress],
-    bases: Mapping[FrameKey, FrameBases] = _NO_BASES,
-) -> None:
-    """Make chunks known, inside a commit; everything named here is durable already.
-
-    `placements`: id -> row, in packs named by `progress` or `relied`. `relied`: packs that must still have a row.
-    `bases`: of every frame with bases among those of `placements`. Raises PackGone. Runs any number of times.
-    """
-    _check_rows(txn, relied)
-    epoch = read_epoch(txn)
-    rows = {step.pack: _advance(get_pack(txn, step.pack), step, epoch) for step in progress}
-    is_condemned = _is_condemned(txn)
-    gained: dict[int, tuple[int, int]] = {}  # pack -> chunks, raw bytes
-    ids = sorted(placements)
-    damaged = known_damage(txn, ids)
-    healed = []
-    used: set[FrameKey] = set()  # frames with bases
-    for chunk, old in zip(ids, txn.get_many(PLACEMENTS, ids), strict=True):
-        new = placements[chunk]
-        if old is not None:
-            # An upload may still carry the placement that was found damaged: that is no new copy.
-            if not is_condemned(pack_of(old)) and (chunk not in damaged or new == old):
-                continue
-            if has_bases(new) and not has_bases(old):
-                continue  # what others may decode by stays in a frame without bases
-            _tally(gained, old, -1)
-        txn.put(PLACEMENTS, chunk, new)
-        if bases and has_bases(new):
-            used.add(frame_of(new))
-        _tally(gained, new, 1)
-        if chunk in damaged:
-            healed.append(chunk)
-    forget_damage(txn, healed)
-    if used:
-        _publish_bases(txn, {frame: bases[frame] for frame in sorted(used)})
-    for pack, (chunks, raw_bytes) in gained.items():
-        row = rows.get(pack) or get_pack(txn, pack)
-        if row is None:
-            raise PackGone(pack)
-        placed_chunks, placed_bytes = row.placed_chunks + chunks, row.placed_bytes + raw_bytes
-        rows[pack] = replace(row, placed_chunks=placed_chunks, placed_bytes=placed_bytes, touched_epoch=epoch)
-    for pack, row in sorted(rows.items()):
-        put_pack(txn, pack, row)
-
-
-def _publish_bases(txn: Transaction, frames: Mapping[FrameKey, FrameBases]) -> None:
-    """Raises PackGone if a base is not where its rules (`cas.bases`) want it: then an upload has outlived a wait."""
-    ids = distinct(frames.values())
-    for row in txn.get_many(PLACEMENTS, ids):
-        if row is None or has_bases(row):
-            raise PackGone(0 if row is None else pack_of(row))
-    for frame, bases in frames.items():
-        put_bases(txn, frame, bases)
-
-
-def _is_condemned(reader: Reader) -> Callable[[int], bool]:
-    """Each pack is asked about once; a scan of all condemned ones would hold up every commit while many are."""
-
-    @cache
-    def test(pack: int) -> bool:
-        row = get_pack(reader, pack)
-        return row is not None and row.state == PackState.CONDEMNED
-
-    return test
-
-
-def _check_rows(txn: Transaction, relied: Iterable[int]) -> None:
-    packs = sorted(relied)
-    for pack, row in zip(packs, txn.get_many(PACKS, [pack_key(pack) for pack in packs]), strict=True):
-        if row is None:
-            raise PackGone(pack)
-
-
-def _advance(row: PackRow | None, step: PackProgress, epoch: int) -> PackRow:
-    if row is None:
-        if step.has_row:
-            raise PackGone(step.pack)
-        row = PackRow(PackState.OPEN, step.kind, step.domain, 0, created_epoch=epoch, touched_epoch=epoch)
-    # Commits may arrive in another order than their syncs: what is further wins.
-    # Frames that nobody has published yet are an upload's, too: collection shall leave the pack alone meanwhile.
-    touched = epoch if step.frames > row.frames else row.touched_epoch
-    return replace(
-        row,
-        touched_epoch=touched,
-        state=max(row.state, step.state),
-        footerless=row.footerless or step.footerless,
-        length=max(row.length, step.length),
-        frames=max(row.frames, step.frames),
-        chunks=max(row.chunks, step.chunks),
-        raw_bytes=max(row.raw_bytes, step.raw_bytes),
-    )
-
-
-def _tally(gained: dict[int, tuple[int, int]], placement: bytes, sign: int) -> None:
+def tally(gained: dict[int, tuple[int, int]], placement: bytes, sign: int) -> None:
+    """Count a placement in (sign 1), or out (-1), of its pack: chunks, raw bytes."""
     pack = pack_of(placement)
     chunks, raw_bytes = gained.get(pack, (0, 0))
     gained[pack] = (chunks + sign, raw_bytes + sign * _length_of(placement))

@@ -19,10 +19,10 @@ from cas.catalog import (
     get_pack,
     has_bases,
     iterate_packs,
-    publish,
 )
 from cas.errors import CasError, CorruptPack, MissingPack
 from cas.pack import encode_footer, read_contents, read_footer, scan_contents
+from cas.publishing import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from cas.adoption import Adoption, adopt
 from cas.appender import Appender
 from cas.bases import get_bases
-from cas.catalog import CasStatistics, PackState, get_pack, publish, statistics
+from cas.catalog import CasStatistics, PackState, get_pack, statistics
 from cas.chunk import MAX_RAW_BYTES, ChunkId, Hasher
 from cas.cutter import Cutter
 from cas.errors import CasError
@@ -37,6 +37,7 @@ from cas.pack import PackKind
 from cas.pending import Known, Pending
 from cas.prefix import BaseFinder, Chosen, Prefixes
 from cas.publication import Publication
+from cas.publishing import publish
 from cas.reading import FrameReader, Span, resolve
 from cas.recovery import Recovery
 from cas.relocation import Relocation

@@ -73,13 +73,11 @@ class Archive:
 
     def count_small_objects(self) -> Iterator[Moved]:
         """What would be moved, in steps. Changes nothing."""
-        return count_small_objects(self._store, self._until() * 1000)
+        return self._driven(count_small_objects(self._store, self._until() * 1000))
 
     def move_small_objects(self) -> Iterator[Moved]:
         """Move them in small steps, as long as that may go on. Raises what the store raises."""
-        steps = move_small_objects(self._store, self._until() * 1000)
-        while self._goes_on() and (moved := next(steps, None)) is not None:
-            yield moved
+        return self._driven(move_small_objects(self._store, self._until() * 1000))
 
     def find_packs(self) -> Iterator[None]:
         """Look for the packs that are to be stored anew, a step for each there is: one takes a stat, or a footer."""
@@ -103,6 +101,10 @@ class Archive:
         self._look_at = self._monotonic() + pause
         self._packs.clear()
         self._cut_off = self.lacks_room = False
+
+    def _driven(self, steps: Iterator[Moved]) -> Iterator[Moved]:
+        while self._goes_on() and (moved := next(steps, None)) is not None:
+            yield moved
 
     def _goes_on(self) -> bool:
         if not self._has_room():

@@ -26,7 +26,7 @@ from cas import gc
 from cas.catalog import read_epoch
 from cas.errors import NoSpace
 from cas.frame import NORMAL, THOROUGH
-from vaultaire.collection_due import SOON_DUTY, plan_round
+from vaultaire.collection_due import SOON_DUTY, Shortage, plan_retry, plan_round
 from vaultaire.collection_report import (
     Progress,
     save_progress,
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 5.0  # between two looks whether a round is due
 RETRY_SECONDS: Final = 60.0  # after a failure, or when the disk had no room for copies and has more now
-NO_ROOM_SECONDS: Final = 3600.0  # when it seems to have no more
-MORE_ROOM_BYTES: Final = 4 << 20  # that is more: what others write and remove all the time is not
 ROOM_BYTES: Final = 256 << 20  # copied before sources are removed: more room than that is never needed
 DEFAULT_BYTES_PER_SECOND: Final = 64 << 20
 
@@ -117,9 +115,7 @@ class Collector:
         self._thorough = False  # the round that runs archives
         self._busy_seconds = 0.0  # working time of the round that runs
         self._kept: set[int] = set()  # condemned packs that could not be emptied
-        self._no_room = False  # for copies, in this round
-        self._free_then = 0  # bytes on the disk, when there was no room
-        self._retry_at = 0.0  # monotonic
+        self._shortage: Shortage | None = None  # of room for copies, in this round
         self.progress = Progress()
 
     # --- driving ------------------------------------------------------------------------------------------------
@@ -219,7 +215,9 @@ class Collector:
         if self._last is None:
             self._last = saved_standing(self._store.kv)
         left = gc.find_condemned(self._store.kv).keys()
-        due = plan_round(self._last, now) or bool(left - self._kept) or (bool(left) and self._has_more_room())
+        due = plan_round(self._last, now) or bool(left - self._kept)
+        if left and self._shortage is not None:
+            due |= plan_retry(self._shortage, began, self._free_bytes())
         self._look_at = began + max(LOOK_SECONDS, SOON_DUTY * (self._monotonic() - began))
         return due
 
@@ -263,7 +261,7 @@ class Collector:
         gc.sweep_gone(kv, self._store.packs)
         condemned = gc.find_condemned(kv)
         self._kept.clear()
-        self._no_room = False
+        self._shortage = None
         if condemned:
             yield from self._empty(condemned)
         epoch, usage = yield from self._survey()
@@ -271,7 +269,7 @@ class Collector:
             gc.retire(kv, packs)
             condemned = gc.find_condemned(kv)
             yield from self._empty({pack: condemned[pack] for pack in packs if pack in condemned})
-            if self._no_room:
+            if self._shortage is not None:
                 break
         self._end_round()
 
@@ -326,22 +324,13 @@ class Collector:
             done = yield from self._evacuate(waiting, now, needed)
             if not done:
                 self._kept.update(waiting)
-                self._note_no_room()
+                self.progress.lacks_room = True
+                self._shortage = Shortage(self._monotonic(), self._free_bytes())
+                self._look_at = self._monotonic() + RETRY_SECONDS
                 log.warning("no room to copy what is live in %d packs; deleting makes room", len(waiting))
                 return
             waiting = waiting[len(done) :]
             yield from self._remove(done, now, needed)
-
-    def _note_no_room(self) -> None:
-        self._no_room = self.progress.lacks_room = True
-        self._free_then = self._free_bytes()
-        now = self._monotonic()
-        self._look_at, self._retry_at = now + RETRY_SECONDS, now + NO_ROOM_SECONDS
-
-    def _has_more_room(self) -> bool:
-        """Than when there was none: another attempt may be worth its mark."""
-        more = self._free_bytes() - self._free_then
-        return self._no_room and (more >= MORE_ROOM_BYTES or self._monotonic() >= self._retry_at)
 
     def _free_bytes(self) -> int:
         disk = self._store.space.probe()

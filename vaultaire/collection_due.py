@@ -11,6 +11,8 @@ SOON_DUTY: Final = 10  # a round begins at the earliest after so many times the 
 LATER_DUTY: Final = 50
 MUCH_BYTES: Final = 16 << 20
 MUCH_SHARE: Final = 0.02  # of what is stored
+NO_ROOM_SECONDS: Final = 3600.0  # to another try to copy, where the disk seems to have no more room
+MORE_ROOM_BYTES: Final = 4 << 20  # that is more: what others write and remove all the time is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,20 @@ class Standing:
     logical_bytes: int  # not inline
     placed_bytes: int
     busy_seconds: float = 0.0  # working time of the round that ended here
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """There was no room for copies."""
+
+    at_seconds: float  # monotonic
+    free_bytes: int  # on the disk then
+
+
+def plan_retry(shortage: Shortage, now_seconds: float, free_bytes: int) -> bool:
+    """Whether another try to copy is worth its mark. Pure."""
+    more = free_bytes - shortage.free_bytes
+    return more >= MORE_ROOM_BYTES or now_seconds - shortage.at_seconds >= NO_ROOM_SECONDS
 
 
 def plan_round(last: Standing | None, now: Standing) -> bool:

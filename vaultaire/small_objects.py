@@ -16,7 +16,6 @@ import logging
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.errors import PackGone
@@ -35,8 +34,10 @@ if TYPE_CHECKING:
     from cas.publication import Publication
     from cas.store import Ingest
     from index.expiry import Row
-    from index.kv import Transaction
+    from index.kv import Reader, Transaction
     from vaultaire.store import Store
+
+    _Page = Callable[[Reader, int, bytes, tuple[bytes, bytes], int], list[Row]]
 
 # A record without data, the chunk's placement and its share of a frame take some 250 bytes of pages.
 LEAST_BYTES: Final = 256
@@ -48,9 +49,7 @@ log = logging.getLogger("vaultaire.small_objects")
 class Moved(NamedTuple):
     objects: int  # versions
     raw_bytes: int
-    stored_bytes: int = (
-        0  # what they take in packs; the room in the database is free for other rows, until a rebuild
-    )
+    stored_bytes: int = 0  # what they take in packs
 
 
 class _Small(NamedTuple):
@@ -110,9 +109,8 @@ def _pages(store: Store, until_ms: float) -> Iterator[list[_Small]]:
     """The small ones of each page, last modified up to then, read in short snapshots."""
     for bucket_id in _buckets(store):
         for page in (object_page, version_page):
-            rows = _rows(store, partial(page, bucket_id=bucket_id, prefix=b"", limit=BATCH))
-            for batch in rows:
-                found = [_small(bucket_id, key, value) for key, _, value in batch]
+            for rows in _rows(store, page, bucket_id):
+                found = [_small(bucket_id, key, value) for key, _, value in rows]
                 yield [small for small in found if small is not None and small.record.modified_ms <= until_ms]
 
 
@@ -121,13 +119,13 @@ def _buckets(store: Store) -> list[int]:
         return [bucket.id for bucket in list_buckets(reader).buckets]
 
 
-def _rows(store: Store, page: Callable[..., list[Row]]) -> Iterator[list[Row]]:
+def _rows(store: Store, page: _Page, bucket_id: int) -> Iterator[list[Row]]:
     """A table of one bucket, page by page. What is damaged is left to `verify`, and what is behind it in the table too."""
     after = (b"", b"")
     while True:
         try:
             with store.kv.snapshot() as reader:
-                rows = page(reader, after=after)
+                rows = page(reader, bucket_id, b"", after, BATCH)
         except (CorruptValue, NamesError) as error:
             log.error(
                 "small objects are left where they are: %s (vaultaire verify names what is damaged)", error
@@ -167,8 +165,7 @@ def _move(store: Store, batch: Sequence[_Small]) -> Moved:
                 objects += 1
                 raw_bytes += move.record.size
                 stored_bytes += move.ingest.new_stored_bytes
-    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
-    for error in failed:
-        if not isinstance(error, PackGone | NamesError):
-            raise error  # the others are moved, and not told of
+    for outcome in outcomes:
+        if outcome.error is not None and not isinstance(outcome.error, PackGone | NamesError):
+            raise outcome.error  # the others are moved, and not told of
     return Moved(objects, raw_bytes, stored_bytes)

@@ -102,7 +102,8 @@ class Store:
             else UnpublishedRunFile()
         )
         self._frame_threads = FrameThreads()
-        # What others than workers write to packs makes room in the end: collection copies the rest of sparse packs.
+        # What others than workers write to packs makes room in the end: collection copies the rest of sparse packs. (Small
+        # objects that are archived do not: they are moved only while there is room to spare.)
         make_room = (lambda: False) if kind == "worker" else space.make_room
         self.packs = LocalPacks(directory / "packs", keep_free_bytes=space.policy.floor, make_room=make_room)
         self.sidecars = LocalSidecars(directory / "packs")

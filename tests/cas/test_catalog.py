@@ -26,7 +26,6 @@ from cas.catalog import (
     pack_key,
     pack_of,
     placement_rows,
-    publish,
     read_condemned,
     read_epoch,
     statistics,
@@ -34,6 +33,7 @@ from cas.catalog import (
 from cas.errors import CorruptRow, PackGone, UnsupportedFormat
 from cas.frame import Codec
 from cas.pack import PackKind
+from cas.publishing import publish
 from index.memory_kv import MemoryKv
 
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)

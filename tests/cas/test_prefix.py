@@ -22,7 +22,6 @@ from cas.catalog import (
     has_bases,
     pack_of,
     placement_rows,
-    publish,
 )
 from cas.chunk import ChunkId, Identity
 from cas.damage import Damage, record_damage
@@ -37,6 +36,7 @@ from cas.frame import (
 )
 from cas.pack import PackKind
 from cas.prefix import PREFIX_BYTES, Prefixes
+from cas.publishing import publish
 from cas.rebuilding import add_lost_packs
 from index.kv import CorruptValue
 from index.memory_kv import MemoryKv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,11 @@ class Mutant:
 
 
 def swap(target: Any, name: str, value: Any) -> None:
-    """A mutant whose target has another name now would prove nothing."""
+    """Put `value` there. A mutant whose target has another name or other parameters now would prove nothing."""
     assert hasattr(target, name), f"{target} has no {name} any more"
+    now, then = (list(inspect.signature(f).parameters.values()) for f in (value, getattr(target, name)))
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in now)
+    assert takes_all or len(now) == len(then), f"{name} of {target} has other parameters now: {then}"
     setattr(target, name, value)
 
 

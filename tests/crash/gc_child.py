@@ -26,6 +26,7 @@ if __name__ == "__main__":
 import cas.catalog
 import cas.ingest
 import cas.packs
+import cas.publishing
 from cas import gc
 from cas.chunk import Identity
 from cas.errors import CasError
@@ -46,11 +47,12 @@ from index.versions import (
     iterate_versions,
     put_object,
 )
+from tests.crash.flush_mutants import swap
 from vaultaire.collection import Collector
 from vaultaire.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 BUCKETS = ("plain", "versioned")
 KEYS = [b"key-%d" % n for n in range(5)]
@@ -99,21 +101,21 @@ class Fault(Exception):
 
 def mutate(names: list[str]) -> None:
     wait = Collector._wait
+
+    def no_wait(skips: Callable[[Collector], bool]) -> None:
+        swap(Collector, "_wait", lambda self, epoch: iter(()) if skips(self) else wait(self, epoch))
+
     for name in names:
         if name == "no-wait-before-mark":
-            Collector._wait = lambda self, epoch: (
-                wait(self, epoch) if self.progress.step == "copying" else iter(())
-            )
+            no_wait(lambda collector: collector.progress.step != "copying")
         elif name == "early-unlink":
-            Collector._wait = lambda self, epoch: (
-                iter(()) if self.progress.step == "copying" else wait(self, epoch)
-            )
+            no_wait(lambda collector: collector.progress.step == "copying")
         elif name == "lookups-ignore-condemned":
-            cas.catalog.CondemnedCache.get = lambda self, reader: frozenset()
+            swap(cas.catalog.CondemnedCache, "get", lambda self, reader: frozenset())
         elif name == "no-row-check":
-            cas.catalog._check_rows = lambda txn, relied: None
+            swap(cas.publishing, "_check_rows", lambda txn, relied: None)
         elif name == "no-waits":
-            Collector._wait = lambda self, epoch: iter(())
+            no_wait(lambda collector: True)
         else:
             raise SystemExit(f"no mutant {name}")
 

@@ -16,7 +16,7 @@ import cas.adoption
 import cas.gc
 import cas.packs
 import cas.pending
-import cas.publication
+import cas.publishing
 import cas.reading
 import index.committer
 import index.recovery
@@ -44,15 +44,13 @@ def _answer_early() -> None:
 
 def _no_journal() -> None:
     """A commit is in LMDB alone."""
-    writer: Any = index.committer.SegmentWriter
-    writer.append = lambda self, at, record: None
+    swap(index.committer.SegmentWriter, "append", lambda self, at, record: None)
 
 
 def _no_replay() -> None:
     """What a killed process left in the journal is cut off as if it were a torn tail."""
-    reader: Any = index.recovery.JournalReader
-    reader.__iter__ = lambda self: iter(())
-    reader.check_tail = lambda self: None
+    swap(index.recovery.JournalReader, "__iter__", lambda self: iter(()))
+    swap(index.recovery.JournalReader, "check_tail", lambda self: None)
 
 
 def _lost_frames() -> None:
@@ -67,15 +65,13 @@ def _lost_frames() -> None:
         finally:
             writer.write = write
 
-    mutated: Any = OpenPack
-    mutated.append = forget
+    swap(OpenPack, "append", forget)
 
 
 def _early_unlink() -> None:
     """The collector removes a pack as soon as it is condemned, before what is live in it was copied."""
     condemn = cas.gc.retire
-    module: Any = cas.gc
-    collection: Any = vaultaire.collection
+    collector: Any = vaultaire.collection.Collector
 
     def retire(kv: Any, packs: Any) -> int:
         epoch = condemn(kv, packs)
@@ -83,14 +79,14 @@ def _early_unlink() -> None:
             _PLACES[-1].remove(pack)
         return epoch
 
-    module.retire = retire
-    init = collection.Collector.__init__
+    swap(cas.gc, "retire", retire)
+    init = collector.__init__
 
     def remember(self: Any, store: Any, **options: Any) -> None:
         _PLACES.append(store.packs)
         init(self, store, **options)
 
-    collection.Collector.__init__ = remember
+    swap(collector, "__init__", remember)
 
 
 _PLACES: list[Any] = []
@@ -98,20 +94,8 @@ _PLACES: list[Any] = []
 
 def _blind_mark() -> None:
     """Condemned packs count as known: what an upload deduplicates against them is removed under it."""
-    pending: Any = cas.pending
-
-    class Nothing:
-        def get(self, reader: Any) -> frozenset[int]:
-            return frozenset()
-
-    pending.CondemnedCache = Nothing
-    catalog: Any = cas.publication
-    publish = catalog.publish
-
-    def unchecked(txn: Any, placements: Any, relied: Any, steps: Any) -> None:
-        publish(txn, placements, (), steps)
-
-    catalog.publish = unchecked
+    swap(cas.pending.CondemnedCache, "get", lambda self, reader: frozenset())
+    swap(cas.publishing, "_check_rows", lambda txn, relied: None)
 
 
 def _short_seal() -> None:
@@ -128,7 +112,7 @@ def _short_seal() -> None:
         place.seal_at(pack, end, footer)
         return end + len(footer)
 
-    module._seal = seal
+    swap(module, "_seal", seal)
 
 
 def _careless_journal() -> None:
@@ -140,7 +124,7 @@ def _careless_journal() -> None:
         with contextlib.suppress(OSError):
             write(self, fd, offset, record)
 
-    writer._write = careless
+    swap(writer, "_write", careless)
 
 
 def _careless_packs() -> None:
@@ -152,7 +136,7 @@ def _careless_packs() -> None:
         with contextlib.suppress(OSError, NoSpace):
             write(self, offset, parts)
 
-    writer.write = careless
+    swap(writer, "write", careless)
 
 
 def _unverified_chunks() -> None:

@@ -776,6 +776,30 @@ def test_gc_tells_what_small_objects_take_in_packs(tmp_path):
     assert told["freed_bytes"] == -told["moved_stored_bytes"]
 
 
+def test_gc_without_room_to_archive_says_so_and_fails(tmp_path, monkeypatch):
+    from vaultaire.cli.gc import command
+    from vaultaire.space import DiskFull, Space
+
+    data = tmp_path / "data"
+    with Store.open(data, kind="command", create=True) as store:
+        client = Client(store)
+        client.put(client.bucket("b"), b"k", noise(4000))
+
+    def full(self, needed):
+        raise DiskFull(needed, 0)
+
+    monkeypatch.setattr(Space, "require", full)
+    for options in ([], ["--dry-run"]):
+        told = CliRunner().invoke(command, ["--data", str(data), "--recompress", *options])
+        assert told.exit_code == 1
+        assert "copies need room" in told.stdout
+        assert "small objects" not in told.stdout
+    monkeypatch.undo()
+    told = CliRunner().invoke(command, ["--data", str(data), "--recompress"])
+    assert told.exit_code == 0
+    assert "moved 1 small objects" in told.stdout
+
+
 def test_gc_says_what_keeps_it_from_collecting(running):
     from vaultaire.cli.gc import lines
     from vaultaire.collection_report import Progress

@@ -11,14 +11,15 @@ from cas.catalog import PLACEMENTS, PackState, read_condemned, read_gone
 from cas.errors import PackGone
 from tests.cas.support import noise, words
 from tests.vaultaire.collection_world import POLICY, World
-from vaultaire.collection import (
+from vaultaire.collection import RETRY_SECONDS, Collector, State
+from vaultaire.collection_due import (
+    LATER_SECONDS,
     MORE_ROOM_BYTES,
     NO_ROOM_SECONDS,
-    RETRY_SECONDS,
-    Collector,
-    State,
+    SOON_SECONDS,
+    Standing,
+    plan_round,
 )
-from vaultaire.collection_due import LATER_SECONDS, SOON_SECONDS, Standing, plan_round
 from vaultaire.collection_report import SUBJECT
 from vaultaire.reports import get_report
 from vaultaire.runfile import IDLE
@@ -411,13 +412,15 @@ def test_without_room_no_mark_is_made_before_there_is_more(world, monkeypatch):
         return len(marks) - before
 
     assert work(2 * RETRY_SECONDS) == 1
-    assert collector.progress.lacks_room
+    with world.kv.snapshot() as reader:
+        assert get_report(reader, SUBJECT)["round"]["lacks_room"]
     assert work(NO_ROOM_SECONDS - 3 * RETRY_SECONDS) == 0
     assert 1 <= work(4 * RETRY_SECONDS) <= 2  # in case that the disk does not say what room it has
     world.packs.capacity = world.packs.used() + MORE_ROOM_BYTES - 1
     assert work(2 * RETRY_SECONDS) == 0
     world.packs.capacity += 1
     assert work(2 * RETRY_SECONDS) == 1
+    assert not collector.progress.lacks_room
     collector.close()
     world.seal()
     world.check()

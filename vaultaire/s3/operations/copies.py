@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cas.manifest import Manifest
-from index.objects import get_object as find
 from index.records import PartRecord
 from index.uploads import get_upload, put_part
 from index.versions import get_version
@@ -39,6 +38,7 @@ from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.objects import current_of
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.storing import check_wanted
 from vaultaire.s3.operations.versioning import new_version_headers, require_version
 from vaultaire.s3.version_ids import VersionName, format_version, lookup, parse_version
 
@@ -162,9 +162,7 @@ async def copy_object(call: Call) -> Response:
         bucket = call.bucket(txn)
         now = source.read_again(call, txn)
         current = now.record
-        if wanted is not None:
-            existing = find(txn, bucket.id, key)
-            wanted.check(None if existing is None else existing.etag)
+        check_wanted(txn, bucket, key, wanted)
         copied = replace(
             current,
             modified_ms=change.now_ms,

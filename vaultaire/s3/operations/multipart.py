@@ -49,6 +49,7 @@ from vaultaire.s3.operations.lifecycle import expiry_headers, upload_expiry_head
 from vaultaire.s3.operations.locking import check_lock
 from vaultaire.s3.operations.parameters import parse_part_number, upload_id
 from vaultaire.s3.operations.rights import new_object_rights
+from vaultaire.s3.operations.storing import check_wanted
 from vaultaire.s3.operations.versioning import new_version_headers
 
 if TYPE_CHECKING:
@@ -261,9 +262,7 @@ async def _commit_completion(call: Call, identifier: str, made: _Completion) -> 
         # The manifests were read outside: they must still be what collection sees as this upload's.
         if not uploads.same_parts(txn, bucket.id, key, identifier, made.parts):
             raise S3Error("OperationAborted", "A part was replaced meanwhile. Try again.")
-        if wanted is not None:
-            existing = find(txn, bucket.id, key)
-            wanted.check(None if existing is None else existing.etag)
+        check_wanted(txn, bucket, key, wanted)
         return complete_upload(txn, bucket, key, identifier, made.record, change)
 
     try:

@@ -1,4 +1,4 @@
-"""A body that was taken in becomes an object's newest version: what PutObject and PostObject have in common."""
+"""A new version of an object: what those that make one have in common; PutObject and PostObject most of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ def check_early(call: Call, bucket: BucketRecord, key: bytes, wanted: WriteCondi
     """So that a hopeless upload is refused before its body; the commit checks again. Raises PreconditionFailed, ..."""
     if wanted is not None:
         with call.store.kv.snapshot() as reader:
-            _check(reader, bucket, key, wanted)
+            check_wanted(reader, bucket, key, wanted)
+
+
+def check_wanted(reader: Reader, bucket: BucketRecord, key: bytes, wanted: WriteCondition | None) -> None:
+    """Inside the commit. Raises PreconditionFailed, ... if what is `wanted` of the current object does not hold."""
+    if wanted is not None:
+        found = get_object(reader, bucket.id, key)
+        wanted.check(None if found is None else found.etag)
 
 
 async def store_object(
@@ -63,15 +70,9 @@ async def store_object(
 
     def commit(txn: Transaction) -> bytes | None:
         bucket = call.bucket(txn)
-        if wanted is not None:
-            _check(txn, bucket, key, wanted)
+        check_wanted(txn, bucket, key, wanted)
         return put_object(txn, bucket, key, upload.counted(record), change)
 
     version_id = await call.commit(commit, upload.publications)
     upload.committed = True
     return Stored(record, version_id)
-
-
-def _check(reader: Reader, bucket: BucketRecord, key: bytes, wanted: WriteCondition) -> None:
-    found = get_object(reader, bucket.id, key)
-    wanted.check(None if found is None else found.etag)
